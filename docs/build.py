@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reuse", action="store_true", help="execute only notebooks that changed since the last build")
     reuse = parser.parse_args().reuse
+    os.environ["HEADNB_PROGRESS"] = "0"  # kernels inherit it: pages have no progress bars
     pages = BUILD / "html"
     shutil.rmtree(pages, ignore_errors=True)
     prepare(reuse=reuse)

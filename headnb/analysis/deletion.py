@@ -28,6 +28,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length, model_name
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
+from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.stats.significance import crossed_intervals
@@ -143,6 +144,7 @@ class DeletionCurve(AnalysisResult):
 
 
 @check_arguments
+@with_progress_bar(counted("ablating"))
 def deletion_curve(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -179,6 +181,7 @@ def deletion_curve(
         level: confidence level of the intervals.
         seed: seed of the split, of the random rankings (different for each task) and of the batch order.
         on_progress: called with the number of samples tested and their total; an exception raised in it stops the call.
+            None: a progress bar in notebooks and terminals.
 
     Raises:
         HeadnbError: bad input, fewer than 4 samples, only scores of tested samples, or an error of `score_heads`.

@@ -22,6 +22,7 @@ import xarray as xr
 
 from headnb.display import grid_text
 from headnb.display.grid import HeadGrid
+from headnb.display.notebook_kernel import in_notebook
 from headnb.display.packing import pack
 from headnb.display.payload import MIME_TYPE, payload
 from headnb.display.templating import render
@@ -93,7 +94,7 @@ class LiveGrid:
     def __init__(self, title: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
         self.title = title
         self._clock = clock
-        self._output: _Output = _NotebookOutput() if _in_notebook() else _TerminalOutput()
+        self._output: _Output = _NotebookOutput() if in_notebook() else _TerminalOutput()
         self._next = float("-inf")
         self._last: LiveState | None = None
         self._open = True
@@ -397,10 +398,3 @@ def _partial_payload(title: str, state: LiveState) -> Payload | None:
 
 def _progress_html(title: str, line: str, state: LiveState | None = None) -> str:
     return render("progress.html", title=title, line=line, moment=state)
-
-
-def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs the code: its displays can be updated, unlike those of IPython in a terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and getattr(shell, "kernel", None) is not None

@@ -27,6 +27,7 @@ from headnb.head_names import head_name, parse_heads
 from headnb.models.checks import context_length, model_name
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 
 @check_arguments
+@with_progress_bar(counted("ablating"))
 def ablate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -73,6 +75,7 @@ def ablate(
         level: confidence level of the interval.
         seed: seed of the controls and of the processing order.
         on_progress: called with the number of samples done and the total; an exception raised in it stops the call.
+            None: a progress bar in notebooks and terminals.
 
     Returns:
         A Dataset with `loss_before`, `loss_after` and `change` (sample), in nats; `mean_change` with its Student's t

@@ -27,6 +27,7 @@ from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.scoring.progress import NotFiniteError
+from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.registry import find_methods, method_settings, stored_options
 from headnb.scoring.scorers import make_scorers
 from headnb.scoring.stopping import Stopping, rule_for
@@ -94,6 +95,7 @@ def score_heads(
     **settings: Unpack[_Settings],
 ) -> MethodResults: ...
 @check_arguments
+@with_progress_bar(scored)
 def score_heads(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -148,7 +150,8 @@ def score_heads(
             reached. To continue, run the call again with the same `out` and a different `until`, or without it.
         client: a `dask.distributed.Client`. Its workers score batches in parallel, each with a copy of the model; this
             process writes the scores. Batches of a lost worker are scored by another one.
-        on_progress: called with a `Progress` before the first batch and after each batch.
+        on_progress: called with a `Progress` before the first batch and after each batch. None: a progress bar in
+            notebooks and terminals.
 
     Returns:
         A Dataset with `score` (sample, layer, head), signed, float32, in the order of the task; `loss` and

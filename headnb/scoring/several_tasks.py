@@ -16,6 +16,7 @@ from headnb.display.panel_statistics import score_statistics
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.scoring.progress import ScoringInterrupted
+from headnb.scoring.progress_bars import Shown, with_progress_bar
 from headnb.scoring.run import score_heads
 from headnb.stats.patterns import NOTICES, pattern
 from headnb.stats.reliability import Evidence
@@ -69,7 +70,13 @@ class TasksInterrupted(ScoringInterrupted):
         KeyboardInterrupt.__init__(self, f"interrupted; {self.words}")
 
 
+def _scored_tasks(progress: TasksProgress) -> Shown:
+    current = progress.current
+    return Shown(current.done, current.total, f"scoring {progress.task.name}", current.unit)
+
+
 @check_arguments
+@with_progress_bar(_scored_tasks)
 def score_tasks(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -88,7 +95,8 @@ def score_tasks(
             the first one is scored.
         out: a folder with one store for the scores of each task, `NAME.zarr`, which `open_scores` opens; run the same
             call again to resume. None: per-sample scores are not kept.
-        on_progress: called with a `TasksProgress` before the first batch of each task and after each batch.
+        on_progress: called with a `TasksProgress` before the first batch of each task and after each batch. None: a
+            progress bar in notebooks and terminals.
         options: other arguments of `score_heads`, the same for all tasks. With a list as `method`, the study of each
             method is returned in `MethodResults`, and `out` has a folder for each task.
 

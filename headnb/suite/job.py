@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from headnb.errors import HeadnbError
+from headnb.scoring.progress_bars import SETTING as PROGRESS_BARS
 from headnb.suite import notebooks, records
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _kernel_environment(node: Node, session: Session, threads: int) -> dict[str,
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     device = {"CUDA_VISIBLE_DEVICES": session.gpus[_worker_number() % len(session.gpus)]} if session.gpus else {}
     mark = {MARK: str(records.manifest_path(node)), SESSION: session.token}
-    return {**session.environment, **counts, **device, **mark}
+    return {**session.environment, **counts, **device, **mark, PROGRESS_BARS: "0"}
 
 
 def _threads(node: Node, session: Session) -> int:

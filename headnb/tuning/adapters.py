@@ -11,6 +11,7 @@ from headnb.errors import HeadnbError
 from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.models.restore import restore_model
+from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.run import score_heads
 from headnb.stats.patterns import compare
 from headnb.tasks.loading import Task, load_task
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @check_arguments
+@with_progress_bar(scored)
 def compare_adapter(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -54,7 +56,8 @@ def compare_adapter(
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
         seed: seed of the batch order and of the random numbers of `compare`.
-        on_progress: as for `score_heads`, which runs twice: first without the adapters.
+        on_progress: as for `score_heads`, which runs twice: first without the adapters. None: a progress bar in
+            notebooks and terminals.
 
     Returns:
         The result of `compare(before, after)`. `before` is the model without its adapters.

@@ -27,6 +27,7 @@ from headnb.models.locks import model_lock
 from headnb.models.model_cache import release_memory
 from headnb.models.provenance import adapter_config, loadable_name
 from headnb.models.restore import restore_model
+from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.scoring.registry import find_method
 from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
@@ -54,6 +55,7 @@ class TrackingInterrupted(KeyboardInterrupt):
 
 
 @check_arguments
+@with_progress_bar(counted("scoring", "checkpoints"))
 def track_checkpoints(
     checkpoints: str | Path | Sequence[str | Path],
     task: object,
@@ -89,7 +91,7 @@ def track_checkpoints(
         device: as for `load_model`.
         dtype: as for `load_model`.
         on_progress: called with the number of finished checkpoints and their total, both including the base model. An
-            exception raised in it stops the call.
+            exception raised in it stops the call. None: a progress bar in notebooks and terminals.
 
     Returns:
         A study like `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`

@@ -23,6 +23,7 @@ from headnb.errors import HeadnbError
 from headnb.models.checks import context_length, model_name
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 @check_arguments
+@with_progress_bar(counted("evaluating"))
 def evaluate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -74,6 +76,7 @@ def evaluate(
         level: confidence level of the intervals.
         seed: seed of the batch order.
         on_progress: called with the number of finished samples and their total; an exception in it stops the call.
+            None: a progress bar in notebooks and terminals.
 
     Returns:
         Dataset with `loss` in nats and `answer_tokens` (sample); `exact_match` (sample): 1, 0, or NaN if there is no

@@ -26,6 +26,7 @@ from headnb.models.checks import context_length, model_name
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
+from headnb.scoring.progress_bars import Shown, with_progress_bar
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.locks import write_lock
 from headnb.tasks.loading import Task, known_tasks, load_task
@@ -65,7 +66,12 @@ ADAPTER_RATE = 2e-4
 FULL_RATE = 2e-5
 
 
+def _tuned(progress: TuningProgress) -> Shown:
+    return Shown(progress.step, progress.total, progress.activity, "steps")
+
+
 @check_arguments
+@with_progress_bar(_tuned)
 def finetune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -130,7 +136,7 @@ def finetune(
             query and output projections, and those of key/value heads whose query heads are all selected. With
             `inplace=True` all other weights stay bitwise unchanged; otherwise the LoRA is zero outside the slices.
         on_progress: called with a `TuningProgress` before the first update, after every update, and before and after
-            each scored batch of a tracked task.
+            each scored batch of a tracked task. None: a progress bar in notebooks and terminals.
         **training_arguments: any option of TRL's SFTConfig or transformers' TrainingArguments. `report_to` ("none" by
             default) may be "tensorboard", "wandb" or "trackio", which also receive numbers and the grid of every
             tracked step (docs/logging.md).
