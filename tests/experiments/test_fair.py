@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.analysis.composition.evidence import Comparison, CompositionEvidence, Limit
+from headnb.display.charts.estimates import estimate_text
 from headnb.errors import HeadnbError
 from headnb.experiments.fair import __main__ as fair
 from headnb.experiments.fair import study as fair_study
 from headnb.experiments.fair.decision import ABSENT, Study, decide, decide_rapid, holm
 from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
 from headnb.experiments.fair.design import DESIGNS, Family
+from headnb.experiments.fair.figures import composition_chart
 from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, half_times, read_long
 from headnb.experiments.fair.samples import BETWEEN, FairSamples
 from headnb.experiments.fair.study import FairStudy
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPLICATES = 5
+LENGTHS = (20, 40, 80, 120, 200, 400)
 FAMILY = Family("target", TASKS[1:3], TASKS[3:])
 SETTINGS = {
     "design": "fair",
@@ -129,6 +132,15 @@ def test_a_composed_change_is_composition():
     assert decision.verdict == "composition", decision
     assert decision.numbers["gain"]["low"] > 0
     assert decision.numbers["spike found"] >= 0.8
+
+
+def test_the_figure_of_composition_shows_the_shares_that_the_rule_compares():
+    decision = decide(simulated("composed"), replicates=REPLICATES)
+    rows = dict(line.split(": ") for line in composition_chart(decision).words)
+    assert list(rows) == ["gain", "excess", "gain beyond format", "added by a", "added by b"]
+    for name, share in decision.shares.items():
+        assert rows[name] == estimate_text(share["value"], share["low"], share["high"])
+    assert composition_chart(decide(simulated("composed", runs=2))) is None
 
 
 def test_independent_changes_are_absent():
@@ -226,9 +238,6 @@ def test_a_family_with_accuracy_judges_only_if_the_target_is_solved(exact_match,
     family = dataclasses.replace(FAMILY, least_match=0.5)
     solved = dataclasses.replace(simulated("composed"), family=family, exact_match=exact_match)
     assert decide(solved, replicates=REPLICATES).verdict == verdict
-
-
-LENGTHS = (20, 40, 80, 120, 200, 400)
 
 
 def rows(half, loss=50.0):
@@ -459,6 +468,12 @@ def test_judge_says_what_is_missing(tmp_path):
     assert "1 of 24 trainings on own answers, 1 of 24 on shuffled answers, 1 of 3 long trainings" in page
     assert "| mbpp | 1.250 | 1.250 | 1.250 |  |" in page
     assert "| 0 | 400 | 5.00 | 50.00 |" in page
+    assert "(pictures/fair_half-times.svg)" in page
+    assert "(pictures/fair_concentration.svg)" in page
+    assert "composition.svg" not in page  # without a number
+    picture = (tmp_path / "pictures" / "fair_half-times.svg").read_text(encoding="utf-8")
+    assert "pattern" in picture
+    assert "loss" in picture
     with pytest.raises(HeadnbError, match="suite run --profile fair"):
         results.before("gsm8k")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headnb.experiments.fair.decision import Study, decide_rapid, holm
 from headnb.experiments.fair.design import DESIGNS, Design
+from headnb.experiments.fair.figures import write_figures
 from headnb.experiments.fair.report import results_page
 from headnb.experiments.fair.results import FairResults, read_long
 from headnb.experiments.fair.study import reduce_run
@@ -22,7 +23,8 @@ def judge(folder: Path, design: Design, page: Path | None = None, replicates: in
     Args:
         folder: folder of compact results; judgement.json is written to it.
         design: the registered study.
-        page: Markdown page to write, with what is done, what is missing, and the numbers.
+        page: Markdown page to write, with what is done, what is missing, and the numbers; its figures are written to
+            the folder `pictures` beside it.
         replicates: simulated studies for the spike.
     """
     results = FairResults(folder)
@@ -33,7 +35,9 @@ def judge(folder: Path, design: Design, page: Path | None = None, replicates: in
     about = {"command": f"python -m headnb.experiments.fair judge --design {design.name}"}
     path = write_json(folder / "judgement.json", {**about, "composition": of_family, "rapid": asdict(rapid)})
     if page is not None:
-        page.write_text(results_page(results, design, decisions, rapid), encoding="utf-8")
+        pictures = write_figures(page.parent / "pictures", results, design, decisions)
+        figures = {question: f"pictures/{path.name}" for question, path in pictures.items()}
+        page.write_text(results_page(results, design, decisions, rapid, figures), encoding="utf-8")
     counted = f"Rapid change: {rapid.verdict} ({rapid.seeds} long trainings)."
     lines = [f"{family.target}: {one.sentence}" for family, one in zip(design.families, decisions, strict=True)]
     return "\n".join([*lines, counted, f"Numbers: {path}"])

@@ -103,6 +103,15 @@ class Decision:
     level: float = LEVEL
 
     @property
+    def shares(self) -> dict[str, Mapping[str, float]]:
+        """The shares of the target's change that the rule compares with zero; empty if they were not computed."""
+        if "gain" not in self.numbers:
+            return {}
+        names = ("gain", "excess", "gain beyond format")
+        added = {f"added by {name}": limit for name, limit in self.numbers["added"].items()}
+        return {name: self.numbers[name] for name in names} | added
+
+    @property
     def sentence(self) -> str:
         """The verdict in one line."""
         return f"Composition: {self.verdict}." + "".join(

@@ -7,7 +7,7 @@ interval of the relative change; the permutation tests are over training runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import xarray as xr
 
@@ -26,36 +26,64 @@ if TYPE_CHECKING:
 BESIDE_SAMPLES = 24  # `n_beside` of the profile `fair`
 
 
-def concentration_rows(results: FairResults, tasks: Sequence[str]) -> list[list[str]]:
-    """Task, statistic, its value before training, its change by own and by shuffled answers, own minus shuffled.
+class ConcentrationChange(NamedTuple):
+    """Concentration of one task's patterns."""
 
-    Intervals of values and changes are those of `headnb.selectivity`; that of the difference is Student's t over seeds.
-    """
-    rows = []
+    own: xr.Dataset
+    """Before training and change, by training on own answers: `headnb.selectivity(...).concentration`."""
+    shuffled: xr.Dataset
+    """The same by training on shuffled answers."""
+    difference: xr.Dataset
+    """Change by own minus change by shuffled answers (statistic), with Student's t interval over seeds."""
+
+
+def concentration_changes(results: FairResults, tasks: Sequence[str]) -> dict[str, ConcentrationChange]:
+    """Concentration of every task with a complete pair of trainings."""
+    changes = {}
     for task in tasks:
         if not (seeds := results.paired_seeds(task)):
             continue
         before = results.before(task)
         own, shuffled = ([results.after(kind, task, seed) for seed in seeds] for kind in KINDS)
-        of_own, of_shuffled = (_concentration(before, after) for after in (own, shuffled))
         pairs = zip(shuffled, own, strict=True)
-        runs = xr.concat([_concentration(*pair).sel(stage="change")["value"] for pair in pairs], "seed")
+        runs = xr.concat([_concentration(*pair).sel(stage="change", drop=True)["value"] for pair in pairs], "seed")
         ends = t_intervals(runs.transpose("seed", "statistic").to_numpy())
-        for statistic, value, low, high in zip(runs["statistic"].to_numpy(), *ends, strict=True):
-            cells = ((of_own, "before"), (of_own, "change"), (of_shuffled, "change"))
-            texts = [_text(of.sel(statistic=statistic, stage=stage)) for of, stage in cells]
-            rows.append([task, str(statistic), *texts, interval_text(float(value), float(low), float(high))])
-    return rows
+        difference = xr.Dataset(
+            {name: ("statistic", end) for name, end in zip(("value", "low", "high"), ends, strict=True)},
+            {"statistic": runs["statistic"]},
+        )
+        changes[task] = ConcentrationChange(_concentration(before, own), _concentration(before, shuffled), difference)
+    return changes
+
+
+def concentration_rows(results: FairResults, tasks: Sequence[str]) -> list[list[str]]:
+    """Task, statistic, its value before training, its change by own and by shuffled answers, own minus shuffled.
+
+    Intervals of values and changes are those of `headnb.selectivity`; that of the difference is Student's t over seeds.
+    """
+    return [
+        [
+            task,
+            statistic,
+            _text(change.own.sel(statistic=statistic, stage="before")),
+            _text(change.own.sel(statistic=statistic, stage="change")),
+            _text(change.shuffled.sel(statistic=statistic, stage="change")),
+            _text(change.difference.sel(statistic=statistic)),
+        ]
+        for task, change in concentration_changes(results, tasks).items()
+        for statistic in change.difference["statistic"].to_numpy().astype(str)
+    ]
 
 
 def specificity_of(results: FairResults, tasks: Sequence[str]) -> Specificity | None:
-    """Specificity of the models trained on own answers; None below two trained tasks.
+    """Specificity of the models trained on own answers; None below two trained tasks, or without scores on other tasks.
 
     A task is evaluated only if its groups of samples end after `BESIDE_SAMPLES` (not so for the concatenation).
     """
     trained = [task for task in tasks if results.seeds("own", task)]
     sizes = {task: results.meta("before", task, None)["samples"] for task in trained}
     evaluated = [task for task in trained if BESIDE_SAMPLES * GROUPS % (BESIDE_GROUPS * sizes[task]) == 0]
+    evaluated = [task for task in evaluated if all(results.is_scored_on(other, task) for other in trained)]
     if len(trained) < MIN_TASKS or not evaluated:
         return None
 

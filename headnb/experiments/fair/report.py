@@ -13,15 +13,25 @@ from headnb.stats.rounding import fixed
 from headnb.storage.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from headnb.experiments.fair.decision import Decision, Rapid
     from headnb.experiments.fair.design import Design, Family
     from headnb.experiments.fair.results import FairResults
 
 
-def results_page(results: FairResults, design: Design, decisions: Sequence[Decision], rapid: Rapid) -> str:
-    """Markdown page: what is done, what is missing, the verdicts and the numbers behind them."""
+def results_page(
+    results: FairResults, design: Design, decisions: Sequence[Decision], rapid: Rapid, figures: Mapping[str, str]
+) -> str:
+    """Markdown page: what is done, what is missing, the verdicts and the numbers behind them.
+
+    Args:
+        results: compact results.
+        design: the registered study.
+        decisions: one for each family of the design.
+        rapid: the verdict on rapid change.
+        figures: question -> path of its figure, relative to the page.
+    """
     primary = design.families[0]
     done = {kind: sum(len(results.seeds(kind, task)) for task in primary.tasks) for kind in KINDS}
     wanted = MIN_RUNS * len(primary.tasks)
@@ -39,12 +49,15 @@ def results_page(results: FairResults, design: Design, decisions: Sequence[Decis
         _missing(results, primary),
         "## Verdicts",
         *(_composition(family.target, decision) for family, decision in zip(design.families, decisions, strict=True)),
+        _figure(figures, "composition", "Shares of the target's change with their one-sided limits"),
         _rapid(rapid),
+        _figure(figures, "half-times", "Steps to half of the change, for each length of the training"),
         "## Losses and exact match",
         about_losses,
         _losses(results, design.tasks),
         *(["## Half-times", _half_times(results, primary.target)] if rapid.seeds else []),
         *_concentration(results, primary.tasks),
+        _figure(figures, "concentration", "Change of the Gini coefficient, own minus shuffled answers"),
         *_specificity(results, primary.tasks),
     ]
     return "\n\n".join(line for line in lines if line) + "\n"
@@ -70,13 +83,11 @@ def _missing(results: FairResults, family: Family) -> str:
 
 def _composition(target: str, decision: Decision) -> str:
     numbers, verdict = decision.numbers, f"**{target}**. {decision.sentence}"
-    if "gain" not in numbers:
+    if not decision.shares:
         return verdict
-    shares = {"gain": numbers["gain"], "excess": numbers["excess"], "gain beyond format": numbers["gain beyond format"]}
-    shares |= {f"added by {name}": limit for name, limit in numbers["added"].items()}
     rows = [
         [name, *(_number(limit[key]) for key in ("value", "low", "high")), _number(limit["p"], 4)]
-        for name, limit in shares.items()
+        for name, limit in decision.shares.items()
     ]
     heading = ["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit", "p over layers"]
     controls = {True: "found", False: "not found"}
@@ -87,6 +98,10 @@ def _composition(target: str, decision: Decision) -> str:
         *(f"composition of the control {task} {controls[found]}" for task, found in numbers["controls found"].items()),
     ]
     return f"{verdict}\n\n{_table(heading, rows)}\n\n{', '.join(checks)}."
+
+
+def _figure(figures: Mapping[str, str], question: str, caption: str) -> str:
+    return f"![{caption}]({figures[question]})" if question in figures else ""
 
 
 def _rapid(rapid: Rapid) -> str:

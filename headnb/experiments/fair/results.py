@@ -73,6 +73,11 @@ class FairResults:
         """(before, after) of the trainings with `paired_seeds`, for `fit_combination` and other analyses."""
         return [(self.before(task), self.after(kind, task, seed)) for seed in self.paired_seeds(task)]
 
+    def is_scored_on(self, trained: str, evaluated: str) -> bool:
+        """Whether every model that was trained on own answers of a task is scored on another task, or on the same."""
+        scored = (self.meta("own", trained, seed).get("evaluated", []) for seed in self.seeds("own", trained))
+        return trained == evaluated or all(evaluated in tasks for tasks in scored)
+
     def beside(self, task: str, seed: int, evaluated: str) -> xr.Dataset:
         """Scores on another task of the model trained on `task`."""
         arrays, meta = self._read("own", task, seed)
