@@ -107,6 +107,21 @@ def test_moments_belong_to_their_weights(warmup):
     torch.testing.assert_close(joined, joined.mean().expand_as(joined), rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize(("of_target", "of_pool"), [(False, False), (True, True), (True, False)])
+def test_less_needs_gradients_of_the_target_and_updates_of_the_pool(warmup, of_target, of_pool):
+    def select(*candidates):
+        parts, how = (TASK.samples[:2], TASK.samples[2:6]), {"warmup": warmup, "dimensions": 64}
+        both = [
+            headnb.sample_features(tiny_model(), TOKENIZER, part, "less", candidates=update, **how)
+            for part, update in zip(parts, candidates, strict=True)
+        ]
+        return headnb.select_instructions(*both, 2, by="less")
+
+    with pytest.raises(HeadnbError, match="compares gradients of the target with Adam updates of the pool"):
+        select(of_target, of_pool)
+    assert len(select(False, True)) == 2
+
+
 def test_scalar_products_sum_the_cosines_of_the_checkpoints_by_their_rates(warmup):
     model, first_two = tiny_model(), TASK.samples[:2]
     how = {"warmup": warmup, "dimensions": 64}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -231,6 +232,16 @@ def _check_same_kind(scores: xr.Dataset, target: xr.Dataset, source: Source) -> 
             raise HeadnbError(
                 f"target and pool cannot be compared: {name} is {one!r} in the target and {other!r} in {where}"
             )
+    if target.attrs.get("method") == "less" and (_is_update(target) or not _is_update(scores)):
+        raise HeadnbError(
+            f"by='less' compares gradients of the target with Adam updates of the pool; compute {where} with "
+            "sample_features(..., candidates=True) and the target without it"
+        )
     dims = ["dimension"] if "feature" in target else patterns.HEADS
     if any(not target.get_index(dim).equals(scores.get_index(dim)) for dim in dims):
         raise HeadnbError(f"target and pool cannot be compared: {where} has scores of different heads")
+
+
+def _is_update(features: xr.Dataset) -> bool:
+    """Whether features of the kind "less" are Adam updates, those of a pool, instead of gradients."""
+    return bool(json.loads(features.attrs["settings"])["candidates"])
