@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import sys
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 # Optional packages that pip knows by another name than Python.
 _DISTRIBUTIONS = {"reasoning_gym": "reasoning-gym", "yaml": "pyyaml"}
 
+_PACKAGE = str(Path(__file__).parent)
 LONGEST_MESSAGE = 1500  # characters
 _LONGEST_COMPARED = 200  # characters of a name: the time of a comparison grows with the product of the lengths
 _MOST_COMPARED = 2000  # names
@@ -29,6 +33,14 @@ class HeadnbError(Exception):
 
     def __str__(self) -> str:
         return one_line(super().__str__(), LONGEST_MESSAGE)
+
+
+def warn_user(message: str) -> None:
+    """Warn with the location of the user's code: the first caller outside this package."""
+    frame, level = sys._getframe(1), 2  # noqa: SLF001
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> HeadnbError:

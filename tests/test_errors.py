@@ -10,6 +10,8 @@ import pytest
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 
+from tiny import tiny_model, tiny_tokenizer
+
 PUBLIC = [
     name
     for name, module in headnb._lazy_names.public_modules().items()
@@ -58,3 +60,11 @@ def test_public_functions_name_the_nearest_keyword(name):
 def test_unknown_name_lists_a_few_when_nothing_is_near():
     assert str(unknown_name("task", "xyz", ["b", "a"])) == "unknown task 'xyz'; known: a, b"
     assert str(unknown_name("option", "xyz", [])) == "unknown option 'xyz'; there are none"
+
+
+def test_warnings_name_the_line_of_the_user():
+    """Whatever wraps the public function: checks of arguments, progress bars, lazy names."""
+    half = tiny_model().bfloat16()
+    with pytest.warns(UserWarning, match="most updates of full tuning are rounded to zero") as warned:
+        headnb.finetune(half, tiny_tokenizer(), [("1 + 1 = ", "2")], steps=1, batch_size=1, track=[], inplace=True)
+    assert [one.filename for one in warned if "rounded to zero" in str(one.message)] == [__file__]

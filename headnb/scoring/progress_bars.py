@@ -71,7 +71,10 @@ def _is_watched() -> bool:
     """Whether a person sees the bar: in a notebook or on a terminal, in the first process of a distributed training."""
     if os.environ.get(SETTING) == "0" or os.environ.get("RANK", "0") != "0":
         return False
-    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+    try:
+        return in_notebook() or sys.stderr.isatty()
+    except (AttributeError, ValueError):  # another object in its place, or a closed one
+        return False
 
 
 class _Bar:
@@ -96,7 +99,10 @@ class _Bar:
                 leave=False,
                 dynamic_ncols=True,
             )
-        self._bar.n, self._bar.total = shown.done, shown.total
+        if shown.done < self._bar.n or shown.total != self._bar.total:  # a second task or pass
+            self._bar.reset(shown.total)
+            self._bar.initial = shown.done
+        self._bar.n = shown.done
         self._bar.set_description(shown.activity)
 
     def close(self) -> None:

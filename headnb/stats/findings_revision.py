@@ -16,10 +16,9 @@ and add a line to this list:
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, warn_user
 from headnb.stats.results import whole_number
 
 if TYPE_CHECKING:
@@ -52,4 +51,4 @@ def check_findings(path: Path, stored: Mapping[Any, Any], notebook_name: str, *,
     )
     if current:
         raise HeadnbError(message)
-    warnings.warn(message, stacklevel=4)
+    warn_user(message)

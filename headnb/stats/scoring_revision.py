@@ -14,10 +14,9 @@ Raise `SCORING_REVISION` by one with every change that alters scores or tokens, 
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, one_line
+from headnb.errors import HeadnbError, one_line, warn_user
 from headnb.stats.results import MADE_BY, RESULT_ID, whole_number
 
 if TYPE_CHECKING:
@@ -89,4 +88,4 @@ def revision_note(attrs: Mapping[Any, Any]) -> str:
 def warn_of_revision(path: str | Path, attrs: Mapping[Any, Any]) -> None:
     """Warn on opening scores of another revision at `path`."""
     if note := revision_note(attrs):
-        warnings.warn(f"{one_line(path)}: {note}", stacklevel=3)
+        warn_user(f"{one_line(path)}: {note}")

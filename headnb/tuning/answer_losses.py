@@ -1,8 +1,8 @@
-"""Losses at answer tokens only, also on devices where TRL has no Triton kernel.
+"""Losses at answer tokens only on CPUs, where TRL has no Triton kernel.
 
 There TRL computes the log-probabilities of the whole vocabulary at every position, prompts and padding included,
-because some devices compile again for every new shape. CPUs and MPS do not: half of the time of an update of a small
-model would be spent on losses that are then discarded.
+because some devices compile again for every new shape. A CPU does not: much of the time of an update of a small model
+would be spent on losses that are then discarded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import torch
 
-DEVICES = frozenset({"cpu", "mps"})
 _in_training: ContextVar[bool] = ContextVar("in_training", default=False)
 
 
@@ -33,7 +32,7 @@ def answer_losses_only() -> Iterator[None]:
     if has_kernel is not None and not getattr(has_kernel, "answers_only", False):
 
         def leaves_out_other_positions(device: torch.device) -> bool:
-            return (_in_training.get() and device.type in DEVICES) or has_kernel(device)
+            return (device.type == "cpu" and _in_training.get()) or has_kernel(device)
 
         leaves_out_other_positions.answers_only = True  # type: ignore[attr-defined]
         utils._use_triton = leaves_out_other_positions  # type: ignore[attr-defined]  # noqa: SLF001

@@ -10,7 +10,6 @@ import contextlib
 import inspect
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from headnb.call_checks import MAX_TRAINING_SEED, check_arguments, checked_seed
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, warn_user
 from headnb.hub import user_path
 from headnb.models.checks import context_length, model_name
 from headnb.models.fingerprint import weights_fingerprint
@@ -187,9 +186,8 @@ def finetune(
     with _folder_lock(folder, needed=output_dir is not None):
         checkpoint = open_folder(folder, record, resume=resume, inplace=inplace)
         if checkpoint is not None and began_with_other_weights(folder, record):
-            warnings.warn(
-                "the resumed training started from other weights than the model has now; movement is not available",
-                stacklevel=3,
+            warn_user(
+                "the resumed training started from other weights than the model has now; movement is not available"
             )
             callback.forget_movement()
         arguments = settings.trainer_arguments(encoded, folder, every, keep=output_dir is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import warnings
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel
 
 from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
-from headnb.errors import HeadnbError, optional_import, unknown_name
+from headnb.errors import HeadnbError, optional_import, unknown_name, warn_user
 from headnb.tuning.trackers import TRACKERS
 
 if TYPE_CHECKING:
@@ -100,10 +99,9 @@ def check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
         if importlib.util.find_spec("bitsandbytes") is None:
             raise HeadnbError("tuning a model in 4 or 8 bits needs bitsandbytes: pip install bitsandbytes")
     elif inplace and model.dtype in {torch.bfloat16, torch.float16}:
-        warnings.warn(
+        warn_user(
             f"the weights are {str(model.dtype).removeprefix('torch.')}, so most updates of full tuning are rounded to "
-            'zero; for mixed precision use load_model(..., dtype="float32") and finetune(..., bf16=True)',
-            stacklevel=4,
+            'zero; for mixed precision use load_model(..., dtype="float32") and finetune(..., bf16=True)'
         )
 
 
@@ -122,9 +120,8 @@ def warn_of_router_loss(model: PreTrainedModel, chosen: dict[str, Any]) -> None:
     config, given = model.config.get_text_config(), chosen.get("router_aux_loss_coef")
     weight = getattr(config, "router_aux_loss_coef", 0.0) if given is None else given
     if weight and hasattr(config, "output_router_logits"):
-        warnings.warn(
-            "online scores include the gradient of the routers' auxiliary loss; router_aux_loss_coef=0.0 turns it off",
-            stacklevel=4,
+        warn_user(
+            "online scores include the gradient of the routers' auxiliary loss; router_aux_loss_coef=0.0 turns it off"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ class ProgressReporter(TrainerCallback):
         """Task -> duration of its last scoring, estimated while it is scored for the first time."""
         self._scored_seconds = 0.0
         """Total duration of the finished scorings."""
+        self._tracked_steps: list[int] | None = None
+        """All tracked steps, once they are planned and counted."""
         self._guess: float | None = None
         """Assumed seconds of an update before the first one."""
         callback.on_scored, callback.on_planned = self.on_scored, self.on_planned
@@ -101,7 +104,7 @@ class ProgressReporter(TrainerCallback):
 
     def on_planned(self, state: TrainerState, plan: TrackingPlan | None) -> None:
         """Report that the cost of tracking is being measured, or the plan; the time counts from here."""
-        self._began, self._first = time.perf_counter(), state.global_step
+        self._began, self._first, self._tracked_steps = time.perf_counter(), state.global_step, None
         if plan is not None:
             self._scoring_seconds = {task: plan.of_step(task) for task in plan.sizes}
             self._guess = plan.costs.update
@@ -152,7 +155,9 @@ class ProgressReporter(TrainerCallback):
         usual = sum(known.values()) / max(len(known), 1)
         seconds = {name: known.get(name, usual) for name in tasks}
         step, last = state.global_step, state.max_steps
-        scorings = sum(self._callback.is_tracked(later, last) for later in range(step + 1, last + 1))
+        if self._tracked_steps is None:
+            self._tracked_steps = [one for one in range(last + 1) if self._callback.is_tracked(one, last)]
+        scorings = len(self._tracked_steps) - bisect_right(self._tracked_steps, step)
         left = (last - step) * update + scorings * sum(seconds.values())
         if scoring is not None:
             left += seconds[task] if scoring.seconds_left is None else scoring.seconds_left

@@ -59,7 +59,7 @@ def clock() -> Clock:
 def shown(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Display:
     """A replaced notebook display that records all bundles."""
     display = Display(clock)
-    monkeypatch.setattr(live, "_in_notebook", lambda: True)
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
     monkeypatch.setattr(live._NotebookOutput, "_publish", lambda _, bundle: display.publish(bundle))
     return display
 

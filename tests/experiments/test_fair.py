@@ -380,7 +380,11 @@ def test_a_training_is_reduced_and_not_repeated(fair_run, tmp_path, monkeypatch)
     assert all(path.stat().st_size < 20_000 for path in results.folder.rglob("*.npz"))
 
     again = FairResults(tmp_path / "again")
-    fair_study.reduce_run(run, again, report=lambda line: None)
+    fair_study.reduce_run(run, again, SETTINGS["steps"], report=lambda line: None)
+    with pytest.raises(HeadnbError, match="has 3 steps, and the trainings of this study have 40"):
+        fair_study.reduce_run(run, FairResults(tmp_path / "other"), 40)
+    with pytest.raises(HeadnbError, match="has 3 steps, and the trainings of this study have 120"):
+        fair.judge(results.folder, DESIGNS["fair"])
     for path in results.folder.rglob("*.npz"):
         with np.load(path) as one, np.load(again.folder / path.relative_to(results.folder)) as other:
             assert all(np.array_equal(one[name], other[name]) for name in one.files)
@@ -474,7 +478,7 @@ def test_judge_says_what_is_missing(tmp_path):
     picture = (tmp_path / "pictures" / "fair_half-times.svg").read_text(encoding="utf-8")
     assert "pattern" in picture
     assert "loss" in picture
-    with pytest.raises(HeadnbError, match="suite run --profile fair"):
+    with pytest.raises(HeadnbError, match="run the suite with the profile of this study"):
         results.before("gsm8k")
 
 

@@ -213,7 +213,7 @@ def test_question_mark_explains(shell):
 
 def test_each_update_in_a_notebook_is_the_grid_so_far_and_the_end_is_one_output(monkeypatch):
     sent = []
-    monkeypatch.setattr(live, "_in_notebook", lambda: True)
+    monkeypatch.setattr(live, "in_notebook", lambda: True)
     monkeypatch.setattr(live._NotebookOutput, "_publish", lambda _, bundle: sent.append(bundle))
     now = [0.0]
     shown = LiveStudy("m on t", clock=lambda: now[0])

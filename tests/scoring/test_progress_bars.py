@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import headnb
 import pytest
 from headnb.errors import HeadnbError
@@ -56,6 +58,16 @@ def test_a_caller_who_follows_the_progress_gets_no_bar(name, watched, capsys):
     assert not capsys.readouterr().err
 
 
+def test_a_second_task_of_another_size_begins_anew(watched, capsys):
+    tasks = {"long": ROWS, "short": ROWS[:2]}
+    headnb.score_tasks(*LOADED, tasks)
+    shown = capsys.readouterr().err
+    assert "scoring long: 100%" in shown
+    assert "scoring short:   0%|          | 0/2" in shown
+    assert "2/2" in shown
+    assert "-" not in shown.replace("\r", "")
+
+
 def test_an_error_removes_the_bar(watched, capsys):
     with pytest.raises(HeadnbError, match="L99"):
         headnb.ablate(*LOADED, ROWS, "L99H0")
@@ -71,3 +83,15 @@ def test_bars_are_for_terminals_and_notebooks(environment, terminal, expected, m
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     assert progress_bars._is_watched() is expected
+
+
+def test_a_stream_in_place_of_stderr_may_lack_methods(monkeypatch):
+    class Tee:
+        def write(self, text: str) -> int:
+            return len(text)
+
+    closed = io.StringIO()
+    closed.close()
+    for stream in (Tee(), closed, None):
+        monkeypatch.setattr("sys.stderr", stream)
+        assert not progress_bars._is_watched()

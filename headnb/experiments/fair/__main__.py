@@ -28,6 +28,7 @@ def judge(folder: Path, design: Design, page: Path | None = None, replicates: in
         replicates: simulated studies for the spike.
     """
     results = FairResults(folder)
+    results.check_steps(design.steps)
     decisions = holm([Study.of(results, family) for family in design.families], replicates)
     target = design.families[0].target
     rapid = decide_rapid([read_long(results, target, seed) for seed in results.seeds("long", target)], design.prefixes)
@@ -58,7 +59,7 @@ def main() -> None:
     design = DESIGNS[given.design]
     folder = given.results or design.results
     if given.command == "reduce":
-        reduce_run(Run(given.run_folder), FairResults(folder))
+        reduce_run(Run(given.run_folder), FairResults(folder), design.steps)
     else:
         sys.stdout.write(f"{judge(folder, design, given.page)}\n")
 

@@ -50,11 +50,13 @@ class Design:
     Attributes:
         name: name of the study.
         families: tests of composition; the target of the first has the long trainings.
+        steps: length of a training.
         prefixes: lengths in steps of a long training's prefixes.
     """
 
     name: str
     families: tuple[Family, ...]
+    steps: int
     prefixes: tuple[int, ...]
 
     @property
@@ -71,7 +73,7 @@ class Design:
 DESIGNS = {
     design.name: design
     for design in (
-        Design("fair", (PRIMARY, PROCEDURAL), (20, 40, 80, 120, 200, 400)),
-        Design("fair_small", (SMALL,), (10, 20, 40, 80, 160)),
+        Design("fair", (PRIMARY, PROCEDURAL), 120, (20, 40, 80, 120, 200, 400)),
+        Design("fair_small", (SMALL,), 40, (10, 20, 40, 80, 160)),
     )
 }

@@ -31,7 +31,7 @@ def write_figures(folder: Path, results: FairResults, design: Design, decisions:
     primary = design.families[0]
     charts = {
         "composition": composition_chart(decisions[0]),
-        "half-times": half_time_chart(results, primary.target),
+        "half-times": half_time_chart(results, primary.target, design.prefixes),
         "concentration": concentration_chart(results, primary.tasks),
     }
     paths = {name: folder / f"{design.name}_{name}.svg" for name, chart in charts.items() if chart is not None}
@@ -50,21 +50,24 @@ def composition_chart(decision: Decision) -> Chart | None:
     values = xr.Dataset(
         {name: ("share", limits[:, column]) for column, name in enumerate(("value", "low", "high"))},
         {"share": list(shares)},
-        {"quantity": f"share of the change, with one-sided {decision.level:.1%} limits"},
+        {"quantity": f"share of e(Z), with one-sided {decision.level:.1%} limits"},
     )
-    return weights(values, title="Composition: shares of the target's change")
+    return weights(values, title="Composition: shares of the change beyond Z")
 
 
-def half_time_chart(results: FairResults, target: str) -> Chart | None:
+def half_time_chart(results: FairResults, target: str, lengths: Sequence[int]) -> Chart | None:
     """Half-times of the pattern and of the loss for every prefix of every long training."""
     trainings = {seed: read_long(results, target, seed) for seed in results.seeds("long", target)}
     if not trainings:
         return None
-    lengths = [row["length"] for row in next(iter(trainings.values()))]
-    halves = [[[row[name] for row in rows] for rows in trainings.values()] for name in ("pattern", "loss")]
+    of_length = [{row["length"]: row for row in rows} for rows in trainings.values()]
+    halves = [
+        [[rows[length][name] if length in rows else np.nan for length in lengths] for rows in of_length]
+        for name in ("pattern", "loss")
+    ]
     values = xr.DataArray(
         halves,
-        {"of": ["pattern", "loss"], "seed": list(trainings), "length": lengths},
+        {"of": ["pattern", "loss"], "seed": list(trainings), "length": list(lengths)},
         ("of", "seed", "length"),
         attrs={"quantity": "steps to half of the change"},
     )
@@ -80,5 +83,5 @@ def concentration_chart(results: FairResults, tasks: Sequence[str]) -> Chart | N
         [one.difference for one in changes.values()], xr.DataArray(list(changes), dims="task", name="task")
     )
     gini = difference.sel(statistic="gini", drop=True)
-    gini.attrs["quantity"] = "change of the Gini coefficient, own minus shuffled answers"
+    gini.attrs["quantity"] = "change of the Gini coefficient, own minus shuffled answers, 95 % t interval over seeds"
     return weights(gini, title="Concentration: own minus shuffled answers")

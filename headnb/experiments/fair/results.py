@@ -73,6 +73,13 @@ class FairResults:
         """(before, after) of the trainings with `paired_seeds`, for `fit_combination` and other analyses."""
         return [(self.before(task), self.after(kind, task, seed)) for seed in self.paired_seeds(task)]
 
+    def check_steps(self, steps: int) -> None:
+        """Raise HeadnbError if a training has another length, because it belongs to another study."""
+        for kind in KINDS:
+            for path in sorted(self.folder.glob(f"{kind}/*/seed*.npz")):
+                if (found := self._read_file(path)[1].get("steps", steps)) != steps:
+                    raise HeadnbError(f"{path} has {found} steps, and the trainings of this study have {steps}")
+
     def is_scored_on(self, trained: str, evaluated: str) -> bool:
         """Whether every model that was trained on own answers of a task is scored on another task, or on the same."""
         scored = (self.meta("own", trained, seed).get("evaluated", []) for seed in self.seeds("own", trained))
@@ -102,9 +109,11 @@ class FairResults:
         return _as_scores(arrays["level"] * arrays["scale"], arrays["loss"], task)
 
     def _read(self, kind: str, task: str, seed: int | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        path = self.path(kind, task, seed)
+        return self._read_file(self.path(kind, task, seed))
+
+    def _read_file(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if not path.exists():
-            raise HeadnbError(f"{path} does not exist; run `headnb suite run --profile fair`")
+            raise HeadnbError(f"{path} does not exist; run the suite with the profile of this study")
         with report_corruption(path), np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
             meta = json.loads(str(arrays.pop(_META)))

@@ -288,11 +288,11 @@ def reduce_shuffled(run: Run, results: FairResults, task: str, seed: int) -> Pat
     return results.write("shuffled", task, seed, _with(compact_scores(run.after_shuffled(task, seed)), about))
 
 
-def reduce_run(run: Run, results: FairResults, report: Callable[[str], None] = print) -> None:
-    """Write the compact result of every complete training in a run folder.
+def reduce_run(run: Run, results: FairResults, steps: int, report: Callable[[str], None] = print) -> None:
+    """Write the compact result of every complete training in a run folder, of trainings with so many steps.
 
     Raises:
-        HeadnbError: the folder has no result of the fair experiment.
+        HeadnbError: the folder has no result of the study.
     """
     found = 0
     for path in sorted(run.folder.glob("before/*.json")):
@@ -300,11 +300,13 @@ def reduce_run(run: Run, results: FairResults, report: Callable[[str], None] = p
         report(str(reduce_before(run, results, _task_of(run.paths.before(path.stem)))))
     for kind, reduce in (("sft", reduce_own), ("shuffled", reduce_shuffled)):
         for path in sorted(run.folder.glob(f"{kind}/*/seed*/result.json")):
+            if (of_run := read_json(path, "15_fair_training").get("steps", steps)) != steps:
+                raise HeadnbError(f"{path} has {of_run} steps, and the trainings of this study have {steps}")
             scores = path.parent / ("after.zarr" if kind == "shuffled" else f"after/{path.parent.parent.name}.zarr")
             report(str(reduce(run, results, _task_of(scores), int(path.parent.name.removeprefix("seed")))))
             found += 1
     if not found:
-        raise HeadnbError(f"{run.folder} has no finished training of the fair experiment")
+        raise HeadnbError(f"{run.folder} has no finished training of the study")
 
 
 def _evaluated(run: Run, task: str, seed: int) -> list[str]:
