@@ -9,23 +9,19 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from headnb import finetune, load_task, scale_heads, score_heads
 from headnb.display.report import report
-from headnb.experiments.folder import Run
 from headnb.experiments.report import contents_of
 from playwright.sync_api import expect
 
 from hostile_payloads import TEXTS
-from paths import FIXTURES
-from tiny import tiny_model, tiny_tokenizer
+from report_runs import report_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from headnb.experiments.folder import Run
     from playwright.sync_api import Page
 
-WHOLE = FIXTURES / "format-1" / "run"
-PAIRS = [("2 + 3 = ", "5"), ("4 + 4 = ", "8"), ("1 + 6 = ", "7"), ("3 + 3 = ", "6")]
 TASKS = 13  # texts in one report
 NAMES = [f"{number} {text}" for number, text in enumerate(TEXTS)]  # tasks of one file name are refused
 REPORTS = [NAMES[start : start + TASKS] for start in range(0, len(NAMES), TASKS)]
@@ -33,23 +29,10 @@ REPORTS = [NAMES[start : start + TASKS] for start in range(0, len(NAMES), TASKS)
 
 def hostile_run(folder: Path, texts: list[str]) -> Run:
     """A run whose tasks have the names `texts`, with such a text in every other text of its files too."""
-    run, text, model, tokenizer = Run(folder), texts[0], tiny_model(), tiny_tokenizer()
-    folder.mkdir()
-    tasks = {name: load_task(PAIRS, name=name) for name in texts}
-    for name, task in tasks.items():
-        score_heads(model, tokenizer, task, out=run.paths.before(name))
-    loss = {name: {"before": 2.0, "after": 1.0} for name in texts}
-    for trained in texts[:2]:
-        of_task, track = run.paths.finetuning(trained, 0), {trained: tasks[trained]}
-        finetune(tiny_model(), tokenizer, tasks[trained], steps=2, every=1, track=track, output_dir=of_task)
-        with scale_heads(model, {"L0H1": 0.2}):
-            for name, task in tasks.items():
-                score_heads(model, tokenizer, task, out=run.paths.after(trained, 0, name))
-        result = {"task": trained, "seed": 0, "kind_of_tuning": text, "steps": text, "loss": loss, "movement": 0.1}
-        (of_task / "result.json").write_text(json.dumps(result))
-    settings = json.loads((WHOLE / "run.json").read_text())
-    settings |= {"model": text, "tasks": texts, "versions": {text: text}}
-    run.paths.settings.write_text(json.dumps(settings))
+    text = texts[0]
+    run = report_run(folder, texts, model_name=text, result={"kind_of_tuning": text, "steps": text})
+    settings = json.loads(run.paths.settings.read_text())
+    run.paths.settings.write_text(json.dumps(settings | {"versions": {text: text}}))
     notebook = {"node": text, "versions": {text: text, "headnb": text}, "threads": text, "hardware": text}
     (folder / "notebooks").mkdir()
     (folder / "notebooks" / "01_patterns.json").write_text(json.dumps(notebook | {"seconds": 1.0, "memory_mb": 10}))
