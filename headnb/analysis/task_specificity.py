@@ -338,8 +338,12 @@ def _weighted_distance(products: Array, order: NDArray[np.int64]) -> float:
 def _own_task(
     change: Array, trained: Sequence[str], tasks: Sequence[str], permutations: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean of the diagonal and of the other entries, and the permutation p-value of their difference."""
-    both = [task for task in trained if task in tasks]
+    """Mean of the diagonal and of the other entries, and the permutation p-value of their difference.
+
+    Tasks whose patterns are constant over heads have no relative change and are left out.
+    """
+    known = dict(zip(tasks, np.isfinite(change).all(axis=0).tolist(), strict=True))
+    both = [task for task in trained if known.get(task, False)]
     if len(both) < MIN_TASKS:
         return math.nan, math.nan, math.nan
     square = change[np.ix_([trained.index(t) for t in both], [tasks.index(t) for t in both])]

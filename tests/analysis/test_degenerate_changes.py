@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -132,3 +133,23 @@ def test_a_degenerate_change_has_a_result_or_a_reason(
     with warnings.catch_warnings(), suppress(headnb.HeadnbError):
         warnings.simplefilter("error", RuntimeWarning)  # such as a division by zero
         analysis({task: change(seed, task) for seed, task in enumerate(TASKS)})
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("analysis", [fit_combination, selectivity, specificity, trajectory])
+def test_a_verdict_on_a_degenerate_change_has_no_unknown_numbers(analysis, change):
+    with suppress(headnb.HeadnbError):
+        found = analysis({task: change(seed, task) for seed, task in enumerate(TASKS)})
+        verdicts = [found] if isinstance(found, str) else [part for part in found if isinstance(part, str)]
+        assert verdicts
+        assert not [text for text in verdicts if re.search(r"\b(nan|inf)\b", text)]
+
+
+def test_nothing_is_found_where_nothing_changed():
+    changes = {task: unchanged(seed, task) for seed, task in enumerate(TASKS)}
+    assert "No verdict" in fit_combination(changes)
+    assert (
+        "significant increase in 0, significant decrease in 0 and no significant change in 4" in selectivity(changes)[0]
+    )
+    assert "p < 0.05 on 0 of 4 tasks" in specificity(changes)
+    assert all("do not differ beyond noise" in text for text in trajectory(changes))

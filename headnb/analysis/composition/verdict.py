@@ -138,7 +138,7 @@ def _collinear(fit: FitData) -> str:
         return ""
     return (
         "The weights of the basic tasks cannot be separated, because their patterns are nearly collinear (condition "
-        f"number {fit.condition:.0f})."
+        f"number {f'{fit.condition:.0f}' if math.isfinite(fit.condition) else 'infinite'})."
     )
 
 
