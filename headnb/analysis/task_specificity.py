@@ -342,7 +342,7 @@ def _own_task(
 
     Tasks whose patterns are constant over heads have no relative change and are left out.
     """
-    known = dict(zip(tasks, np.isfinite(change).all(axis=0).tolist(), strict=True))
+    known = dict(zip(tasks, np.atleast_1d(np.isfinite(change).all(axis=0)), strict=True))
     both = [task for task in trained if known.get(task, False)]
     if len(both) < MIN_TASKS:
         return math.nan, math.nan, math.nan

@@ -30,6 +30,8 @@ class Shown(NamedTuple):
     total: int
     activity: str
     unit: str
+    note: str = ""
+    """A line that is printed once and stays."""
 
 
 def with_progress_bar(
@@ -82,9 +84,13 @@ class _Bar:
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._noted = ""
         self._next = time.monotonic() + DELAY
 
     def show(self, shown: Shown) -> None:
+        if shown.note and shown.note != self._noted:
+            self._noted = shown.note
+            print(shown.note)  # noqa: T201
         if (now := time.monotonic()) < self._next:
             return
         self._next = now + INTERVAL

@@ -66,7 +66,7 @@ FULL_RATE = 2e-5
 
 
 def _tuned(progress: TuningProgress) -> Shown:
-    return Shown(progress.step, progress.total, progress.activity, "steps")
+    return Shown(progress.step, progress.total, progress.activity, "steps", progress.tracking)
 
 
 @check_arguments

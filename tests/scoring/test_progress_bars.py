@@ -43,6 +43,11 @@ def test_a_watched_call_shows_a_bar_and_removes_it(name, watched, capsys):
     assert not shown.split("\r")[-1].strip()
 
 
+def test_the_cost_of_tracking_is_stated_once_also_with_a_bar(watched, capsys):
+    headnb.finetune(*LOADED, ROWS, steps=2, batch_size=2)
+    assert capsys.readouterr().out.count("Tracking 6 samples at steps 0, 2") == 1
+
+
 def test_a_short_call_shows_no_bar(monkeypatch, capsys):
     monkeypatch.setattr(progress_bars, "_is_watched", lambda: True)
     monkeypatch.setattr(progress_bars, "DELAY", 1000.0)
