@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from headnb.errors import HeadnbError
+from headnb.stats.jackknife import correlation_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -83,7 +84,7 @@ def cka(K: ArrayLike, L: ArrayLike) -> LeaveOneOut:
     """CKA of two stacks of inner products, (..., n, n) each, broadcast; NaN for constant representations."""
     both, first, second = hsic(K, L), hsic(K, K), hsic(L, L)
     parts = zip(both, first, second, strict=True)
-    return LeaveOneOut(*(_divide_by_root(of_both, one * other) for of_both, one, other in parts))
+    return LeaveOneOut(*(np.clip(correlation_of(of_both, one, other), -1, 1) for of_both, one, other in parts))
 
 
 def _hsic_from_sums(products: Array, of_k: Array, of_l: Array, of_rows: Array, n: int) -> Array:
@@ -96,9 +97,3 @@ def _without_diagonal(matrix: ArrayLike) -> Array:
     if values.ndim < 2 or values.shape[-1] != values.shape[-2]:
         raise HeadnbError(f"inner products must be a square matrix (n, n); got the shape {values.shape}")
     return np.asarray(values * (1 - np.eye(values.shape[-1])))
-
-
-def _divide_by_root(covariance: Array, variances: Array) -> Array:
-    known = variances > 0
-    ratio = covariance / np.sqrt(np.where(known, variances, 1))
-    return np.where(known, np.clip(ratio, -1, 1), np.nan)  # values beyond 1 are rounding errors

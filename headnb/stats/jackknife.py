@@ -238,7 +238,7 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callab
 
     def r(sums: Array, n: Array) -> Array:
         covariance = _unbiased_product(sums, n, 0, 2, 4)
-        return _divide_by_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * _unbiased_product(sums, n, 2, 2, 3))
+        return correlation_of(covariance, _unbiased_product(sums, n, 0, 0, 1), _unbiased_product(sums, n, 2, 2, 3))
 
     return [(_jackknife(lambda s, n: _fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
 
@@ -253,7 +253,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
 
         def r(sums: Array, n: Array) -> Array:
             covariance = (sums[:, 0] * total[0]).mean(axis=-1) / (n[:, 0] * n_other)
-            return _divide_by_root(covariance, _unbiased_product(sums, n, 0, 0, 1) * other_variance)
+            return correlation_of(covariance, _unbiased_product(sums, n, 0, 0, 1), other_variance)
 
         return r
 
@@ -282,8 +282,9 @@ def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array])
         variances.append(float(_unbiased_product(total[None], np.full((1, 1), n), 0, 0, 1)[0]))
     products = noise[0] @ noise[1].T / noise[0].shape[1]
     correction = math.prod(len(sizes) / (len(sizes) - 1) for _, sizes in (groups_a, groups_b))
-    signal = variances[0] * variances[1]
-    return float((products**2).sum()) * correction / signal if signal > 0 else 0.0
+    if min(variances) <= 0:
+        return 0.0
+    return float((products**2).sum()) * correction / math.prod(variances)
 
 
 def welch_df(variances: Array, df: Array) -> float:
@@ -292,9 +293,10 @@ def welch_df(variances: Array, df: Array) -> float:
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
 
-def _divide_by_root(covariance: Array, variance_product: Array) -> Array:
-    known = variance_product > 0
-    return np.where(known, covariance / np.sqrt(np.where(known, variance_product, 1)), np.nan)
+def correlation_of(covariance: Array, first: Array, second: Array) -> Array:
+    """Covariance over the root of two noise-corrected variances; NaN unless both are positive."""
+    known = (first > 0) & (second > 0)
+    return np.where(known, covariance / np.sqrt(np.where(known, first * second, 1)), np.nan)
 
 
 def _fisher(r: Array) -> Array:

@@ -92,6 +92,16 @@ def as_result(data: _Data, identity: str = "") -> _Data:
     return result
 
 
+def without_stale_identity(data: xr.Dataset) -> xr.Dataset:
+    """Drop the id of numbers that were computed from a result, so that a file of them is not opened as a result."""
+    if not is_computed(data):
+        return data
+    plain = data.copy(deep=False)
+    for attrs in (plain.attrs, plain[_values_name(plain)].attrs):
+        attrs.pop(RESULT_ID, None)
+    return plain
+
+
 def restore_identity(data: xr.Dataset) -> xr.Dataset:
     """Restore the identity of scores, a comparison or a study that was read from a file, if it is a result.
 

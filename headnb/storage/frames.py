@@ -34,6 +34,8 @@ def to_frame(scores: xr.Dataset) -> pd.DataFrame:
     """
     if "score" not in scores or not {"layer", "head"} <= set(scores["score"].dims) <= set(DIMS):
         raise HeadnbError("a frame holds scores of one set of samples; select one with .sel first")
+    if others := [str(dim) for dim in scores.dims if dim not in DIMS]:
+        raise HeadnbError(f"a frame cannot hold the dimension {others[0]}; save to .nc, which holds everything")
     dims = [dim for dim in DIMS if dim in scores["score"].dims]
     frame = scores.drop_vars([name for name in scores.coords if name not in dims]).to_dataframe(dim_order=dims)
     frame = frame.reset_index()
@@ -54,6 +56,8 @@ def from_frame(frame: pd.DataFrame, where: str = "the frame") -> xr.Dataset:
         raise HeadnbError(f"{where} has no head scores: the column {missing[0]} is missing")
     dims = [dim for dim in DIMS if dim in frame.columns]
     codes, coords = zip(*(frame[dim].factorize(sort=dim in {"layer", "head"}) for dim in dims), strict=True)
+    if empty := [dim for dim, code in zip(dims, codes, strict=True) if (code < 0).any()]:
+        raise HeadnbError(f"{where} has rows without a {empty[0]}")
     shape = tuple(map(len, coords))
     cells = np.ravel_multi_index(codes, shape) if len(frame) else np.array([], int)
     order = np.argsort(cells, kind="stable")
@@ -67,15 +71,15 @@ def from_frame(frame: pd.DataFrame, where: str = "the frame") -> xr.Dataset:
     return restore_identity(xr.Dataset(variables, labels, dict(frame.attrs)))
 
 
-def _of_samples(values: np.ndarray, dims: list[str], where: str) -> tuple[str, np.ndarray]:
-    """A variable with one value per sample, which each row of the sample repeats."""
-    if "sample" not in dims:
-        raise HeadnbError(f"{where} is not a variable of head scores without samples")
-    rows = np.moveaxis(values, dims.index("sample"), 0).reshape(values.shape[dims.index("sample")], -1)
+def _of_samples(values: np.ndarray, dims: list[str], where: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """A variable with one value per sample, which each row of the sample repeats; a scalar for scores of one sample."""
+    of_one = "sample" not in dims
+    rows = values[None] if of_one else np.moveaxis(values, dims.index("sample"), 0)
+    rows = rows.reshape(len(rows), -1)
     same = (rows == rows[:, :1]) | ((rows != rows) & (rows[:, :1] != rows[:, :1]))  # noqa: PLR0124  NaN equals NaN
     if not same.all():
         raise HeadnbError(f"{where} differs between the rows of a sample")
-    return "sample", rows[:, 0]
+    return ((), rows[0, 0]) if of_one else (("sample",), rows[:, 0])
 
 
 def write_parquet(path: Path, scores: xr.Dataset) -> None:

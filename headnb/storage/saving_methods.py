@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headnb.call_checks import check_arguments
+from headnb.stats.results import without_stale_identity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ class SavingMethods:
         """Frame with one row per sample, layer and head, which `headnb.open_scores` converts back to scores."""
         from headnb.storage.frames import to_frame  # noqa: PLC0415
 
-        return to_frame(self._dataset)
+        return to_frame(without_stale_identity(self._dataset))
 
     @check_arguments
     def save(self, path: str | Path) -> str | Path:
@@ -44,7 +45,7 @@ class SavingMethods:
         """
         from headnb.storage.writing import save_result  # noqa: PLC0415
 
-        return save_result(self._dataset, path)
+        return save_result(without_stale_identity(self._dataset), path)
 
     @check_arguments
     def push_to_hub(

@@ -111,3 +111,12 @@ def test_a_change_of_what_is_withheld_is_withheld():
 
 def test_durations_read_like_a_clock() -> None:
     assert [format_duration(s) for s in (7.6, 63, 3599, 7500)] == ["8 s", "1 min 03 s", "59 min 59 s", "2 h 05 min"]
+
+
+def test_a_correlation_of_noise_with_itself_is_never_negative():
+    """Two negative corrected variances have a positive product, which once gave a correlation of -1."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        noise = np.abs(rng.normal(size=(16, 24)))
+        found = jackknife.correlation(noise, noise + 0.01 * rng.normal(size=noise.shape), paired=True)
+        assert not found.value < 0, (seed, found)

@@ -169,3 +169,28 @@ def test_a_parquet_file_that_would_fill_the_memory_is_refused(scores, tmp_path, 
     with pytest.raises(HeadnbError, match="rows would take"):
         open_scores(path)
     assert json.loads(pd.read_parquet(path).attrs["versions"])
+
+
+@pytest.mark.parametrize("way", ["netcdf", "parquet", "frame"])
+def test_numbers_computed_from_scores_are_not_opened_as_scores(scores, way, tmp_path):
+    computed = WAYS[way](scores * 2, tmp_path)
+    assert not is_result(computed)
+    assert HeadGrid.of(computed).payload == HeadGrid.of(scores * 2).payload
+    assert is_result(WAYS[way](scores.isel(sample=slice(3)), tmp_path))
+
+
+@pytest.mark.parametrize("way", ["netcdf", "parquet", "frame"])
+def test_scores_of_one_sample_without_the_dimension_come_back(scores, way, tmp_path):
+    one = scores.isel(sample=0)
+    found = WAYS[way](one, tmp_path)
+    np.testing.assert_array_equal(found["score"], one["score"])
+    assert float(found["loss"]) == float(one["loss"])
+
+
+def test_frames_refuse_other_dimensions_and_rows_without_a_place(scores):
+    with pytest.raises(HeadnbError, match="a frame cannot hold the dimension step"):
+        scores.assign(loss_of_step=("step", [1.0, 2.0])).heads.to_frame()
+    frame = scores.heads.to_frame()
+    frame["layer"] = frame["layer"].astype(float).where(frame.index != 5)
+    with pytest.raises(HeadnbError, match="the frame has rows without a layer"):
+        open_scores(frame)
