@@ -205,6 +205,23 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("first", [{"budget": 1e-4, "every": None}, {"every": 1}], ids=["budget", "every"])
+def test_a_resumed_run_keeps_the_tracked_samples(first: dict[str, Any], tmp_path: Path) -> None:
+    def stop(progress: TuningProgress) -> None:
+        if progress.scoring is None and progress.step == 3:
+            raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"steps": 4, "save_steps": 2, "track": PAIRS[:18], "output_dir": tmp_path}
+    with pytest.raises(TuningInterrupted):
+        short_finetuning(tiny_model(), on_progress=stop, **how, **first)
+    then = {"every": 1} if "budget" in first else {"every": None, "budget": 1e-4}
+    resumed = short_finetuning(tiny_model(), resume=True, **how, **then)
+    (scores,) = resumed.scores.values()
+    assert scores.sizes["sample"] == (8 if "budget" in first else 18)
+    assert not np.isnan(scores.score).any()
+    assert not np.isnan(scores.answer_tokens).any()
+
+
 @pytest.mark.long
 def test_a_run_killed_again_before_its_next_tracked_step_resumes(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:

@@ -149,6 +149,33 @@ def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_pat
     assert headnb.open_study(tmp_path / "b").study.drop_attrs().identical(once.study.drop_attrs())
 
 
+def test_a_resumed_training_with_other_tracked_tasks_fails_before_its_first_update(tmp_path: Path) -> None:
+    arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 3}
+
+    def run(tasks: object, *, resume: bool, **options: Any) -> headnb.HeadScoreCallback:
+        callback = headnb.HeadScoreCallback(tasks, **options)
+        sft_trainer(tiny_model(), tmp_path, callback, **arguments).train(resume_from_checkpoint=resume)
+        return callback
+
+    def refused(message: str, tasks: object, **options: Any) -> None:
+        before = (tmp_path / "head_scores" / "study.nc").read_bytes()
+        with pytest.raises(headnb.HeadnbError, match=message):
+            run(tasks, resume=True, **options)
+        assert (tmp_path / "head_scores" / "study.nc").read_bytes() == before
+
+    run(SUMS, resume=False, samples=4)
+    (tmp_path / "checkpoint-3" / "trainer_state.json").rename(tmp_path / "state")  # as if stopped before step 3
+    (tmp_path / "checkpoint-3").rename(tmp_path / "stopped")
+    refused("tracked tasks 'sums', not 'sums', 'sure'", [SUMS, SURE])
+    refused("tracked tasks 'sums', not none", ())
+    refused("4 samples of 'sums', not 3", SUMS, samples=3)
+    refused("other samples of 'sums'", {"sums": PAIRS[-6:]}, samples=4)
+    refused("method 'activation', not 'output-norm'", SUMS, method="output-norm")
+    kept = run(SUMS, resume=True, every=1).scores["sums"]
+    assert kept.sizes["sample"] == 4
+    assert not np.isnan(kept.score).any()
+
+
 def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None:
     callback = headnb.HeadScoreCallback(SUMS, every=[0, 1, 2, 50])
     sft_trainer(tiny_model(), tmp_path, callback, max_steps=5).train()
