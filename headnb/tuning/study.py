@@ -152,7 +152,8 @@ class Study:
 
     def copy_to(self, folder: Path) -> None:
         """Write the study to another folder and replace an existing study."""
-        if (folder / STUDY).exists() and folder != self.folder:
+        is_own = self.folder is not None and folder.resolve() == self.folder.resolve()
+        if (folder / STUDY).exists() and not is_own:
             for name in ("scores", "online"):
                 shutil.rmtree(folder / name, ignore_errors=True)
         copy = replace(self, folder=folder, online=[])

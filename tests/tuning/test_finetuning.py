@@ -142,6 +142,21 @@ def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: Pre
             pass
 
 
+def test_a_saved_result_replaces_an_earlier_one_and_no_other_training(tmp_path: Path) -> None:
+    lora = short_finetuning(tiny_model(), output_dir=tmp_path / "lora", steps=1)
+    full = short_finetuning(tiny_model(), inplace=True, output_dir=tmp_path / "full", steps=1)
+    saved = lora.save(tmp_path / "saved")
+    assert headnb.open_study(saved).adapter == saved / "adapter"
+    assert headnb.open_study(full.save(saved)).adapter is None
+    with pytest.raises(HeadnbError, match="output_dir of another training"):
+        full.save(tmp_path / "lora")
+    assert full.save(tmp_path / "full") == tmp_path / "full"
+    other = tmp_path / "other"
+    (other / "adapter").mkdir(parents=True)
+    with pytest.raises(HeadnbError, match="contains no study"):
+        full.save(other)
+
+
 def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(model: PreTrainedModel) -> None:
     long = ("Why? " * 240, "Because. " * 40)
     model = tiny_model(context=4096)
