@@ -71,10 +71,10 @@ class FineTuned:
         return int(self.study.attrs["trained_parameters"])
 
     def __repr__(self) -> str:
-        attrs, losses = self.study.attrs, self.study.get("train_loss")
+        attrs, losses = self.study.attrs, [loss for _, loss in sorted(self._study.train_loss.items())]
         on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # not recorded in checkpoints
         trained = f"{attrs.get('model')}{on}, {attrs.get('kind_of_tuning')}"
-        loss = "" if losses is None else f", loss {float(losses[0]):.3g} -> {float(losses[-1]):.3g}"
+        loss = f", loss {losses[0]:.3g} -> {losses[-1]:.3g}" if losses else ""
         where = f", adapter in {self.adapter}" if self.adapter else ""
         return f"FineTuned({trained}, {attrs.get('steps_done')} steps{loss}{where})"
 

@@ -142,6 +142,13 @@ def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: Pre
             pass
 
 
+def test_the_text_form_states_the_first_and_last_logged_loss() -> None:
+    result = short_finetuning(tiny_model(), track=[], online=True, logging_steps=2)
+    assert result.study.train_loss.isnull().any()  # online scores have updates without a logged loss
+    losses = result.study.train_loss.dropna("update").values
+    assert f"loss {losses[0]:.3g} -> {losses[-1]:.3g}" in repr(result)
+
+
 def test_a_saved_result_replaces_an_earlier_one_and_no_other_training(tmp_path: Path) -> None:
     lora = short_finetuning(tiny_model(), output_dir=tmp_path / "lora", steps=1)
     full = short_finetuning(tiny_model(), inplace=True, output_dir=tmp_path / "full", steps=1)
