@@ -334,6 +334,9 @@ def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: in
     else:
         tasks = tracked_tasks(named(track))
     if held_out is not None:
-        (task,) = tracked_tasks(named(held_out)).values()
+        given = list(tracked_tasks(named(held_out)).values())
+        if len(given) != 1:
+            raise HeadnbError(f"held_out must be one task, not {len(given)}; track other tasks with track=[...]")
+        (task,) = given
         tasks |= {task.name if task.name not in tasks else f"{task.name} (held out)": task}
     return tasks

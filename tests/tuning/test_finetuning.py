@@ -303,6 +303,12 @@ def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("held_out", [[], {}, {"a": PAIRS[:2], "b": PAIRS[2:4]}])
+def test_more_or_less_than_one_held_out_task_is_refused(model: PreTrainedModel, held_out: Any) -> None:
+    with pytest.raises(HeadnbError, match="held_out must be one task, not "):
+        short_finetuning(model, held_out=held_out)
+
+
 def test_models_that_cannot_be_tuned_are_refused(model: PreTrainedModel) -> None:
     wrapped = get_peft_model(tiny_model(), LoraConfig(r=2, target_modules="all-linear"))
     with pytest.raises(HeadnbError, match="merge_and_unload"):
