@@ -327,6 +327,15 @@ def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     assert shown["generation"]["after"] == made.after
 
 
+def test_heads_and_task_of_an_ablation_can_be_text(explorer):
+    explorer.ablate(0.5, "L1H2, l0h1", "words")
+    assert done(explorer)["error"] == ""
+    expected = ablate(tiny_model(), TOKENIZER, WORDS, "L0H1,L1H2", 0.5)
+    np.testing.assert_allclose(explorer.ablations["words"]["change"], expected["change"], atol=1e-5)
+    with pytest.raises(HeadnbError, match="is not a head"):
+        explorer.ablate(0.5, "L1H2 words")
+
+
 def test_text_before_and_after_continues_the_sample_in_the_attention_view_if_it_is_scored_still(explorer):
     send(explorer, do="run")
     done(explorer)
