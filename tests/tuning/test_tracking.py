@@ -196,6 +196,15 @@ def test_numbers_are_logged_by_the_trainer_without_replacing_its_own_log(tmp_pat
     np.testing.assert_allclose(logged, callback.study.eval_loss.sel(task="sums"))
 
 
+def test_tasks_with_long_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["算" * 60 + end for end in ("甲", "乙")]
+    callback = headnb.HeadScoreCallback(dict.fromkeys(names, SUMS), every=3)
+    sft_trainer(tiny_model(), tmp_path, callback, max_steps=1).train()
+    opened = headnb.open_study(tmp_path)
+    assert list(opened.scores) == names
+    assert len(list((tmp_path / "head_scores" / "scores").iterdir())) == 2
+
+
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
 def test_invalid_steps_are_refused(every: Any) -> None:
     with pytest.raises(HeadnbError, match="every must be a number of steps"):
