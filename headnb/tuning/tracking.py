@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -465,10 +466,10 @@ def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
     Raises:
         HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
     """
-    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
+    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
         return lambda step: step % every == 0
     steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
-    if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
+    if not all(isinstance(step, Integral) and step >= 0 for step in steps):
         raise HeadnbError(
             f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
         )

@@ -205,6 +205,11 @@ def test_tasks_with_long_names_have_folders_of_their_own(tmp_path: Path) -> None
     assert len(list((tmp_path / "head_scores" / "scores").iterdir())) == 2
 
 
+def test_steps_can_be_numpy_integers() -> None:
+    assert [step for step in range(5) if schedule(np.int64(2))(step)] == [0, 2, 4]  # type: ignore[arg-type]
+    assert [step for step in range(5) if schedule(np.array([0, 3]))(step)] == [0, 3]
+
+
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
 def test_invalid_steps_are_refused(every: Any) -> None:
     with pytest.raises(HeadnbError, match="every must be a number of steps"):
