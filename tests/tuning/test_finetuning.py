@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import random
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -301,6 +302,20 @@ def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options:
     with pytest.raises(HeadnbError, match=message) as raised:
         short_finetuning(model, **options)
     assert "\n" not in str(raised.value)
+
+
+def test_tracked_samples_of_memory_a_file_and_a_name_follow_one_rule(tmp_path: Path) -> None:
+    pairs = [(f"{a} + {b} =", f" {a + b}") for a in range(10) for b in range(10)]
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in pairs))
+
+    def tracked(task: Any, **options: Any) -> list[int]:
+        result = short_finetuning(tiny_model(context=1024), task, steps=1, every=1, **options)
+        return [scores.sizes["sample"] for scores in result.scores.values()]
+
+    assert [tracked(source) for source in (pairs, str(file), file)] == [[64]] * 3
+    assert [tracked(PAIRS, track=source) for source in (pairs, str(file), file)] == [[100]] * 3
+    assert tracked(PAIRS, track=("gsm_symbolic", file)) == [64, 100]
 
 
 @pytest.mark.parametrize("held_out", [[], {}, {"a": PAIRS[:2], "b": PAIRS[2:4]}])
