@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -294,6 +293,8 @@ class HeadScoreCallback(TrainerCallback):
         """
         scores = next(iter(self.collected.steps.values())).scores
 
+        decoder: Any = model
+
         def differs(stored: str, given: str) -> HeadnbError:
             return HeadnbError(
                 f"the study in {folder} has {stored}, not {given}; resume with the settings of the first call, or "
@@ -313,7 +314,7 @@ class HeadScoreCallback(TrainerCallback):
                 raise differs(f"{samples} samples of {name!r}", str(len(task)))
             tasks[name] = subsample(task, samples)
             options = {option: self._scoring[option] for option in ("encoding", "max_length")}
-            encoded = encode_task(tasks[name], self._tokenizer, **options, context=context_length(model))
+            encoded = encode_task(tasks[name], self._tokenizer, **options, context=context_length(decoder))
             tokens = scores[name].get("fingerprint")
             same = scores[name]["sample"].values.tolist() == list(encoded.ids)
             if not same or (tokens is not None and not np.array_equal(tokens, encoded.fingerprints)):
@@ -466,10 +467,10 @@ def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
     Raises:
         HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
     """
-    if isinstance(every, Integral) and not isinstance(every, bool) and every >= 1:
-        return lambda step: step % every == 0
+    if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
+        return lambda step: bool(step % every == 0)
     steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
-    if not all(isinstance(step, Integral) and step >= 0 for step in steps):
+    if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
         raise HeadnbError(
             f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
         )
