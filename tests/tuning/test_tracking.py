@@ -12,6 +12,7 @@ import torch
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.tuning.movement import Movement
+from headnb.tuning.options import defaults
 from headnb.tuning.tracking import schedule
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
@@ -208,6 +209,7 @@ def test_tasks_with_long_names_have_folders_of_their_own(tmp_path: Path) -> None
 def test_steps_can_be_numpy_integers() -> None:
     assert [step for step in range(5) if schedule(np.int64(2))(step)] == [0, 2, 4]  # type: ignore[arg-type]
     assert [step for step in range(5) if schedule(np.array([0, 3]))(step)] == [0, 3]
+    assert defaults(tiny_model(), np.int64(2), 8, {}, keep=True)["save_steps"] == 2
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
