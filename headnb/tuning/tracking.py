@@ -61,7 +61,8 @@ class HeadScoreCallback(TrainerCallback):
         callback.study
 
     The study is written to `head_scores` in the trainer's output_dir during training (`open_study` reads it). A resumed
-    run continues the study.
+    run continues the study with its samples; other tasks, samples or another method are an error before the first
+    update.
 
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
