@@ -105,12 +105,14 @@ def finetune(
     """
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
+    from headnb.notebook.live_scoring import distinct_tasks  # noqa: PLC0415
     from headnb.notebook.live_tuning import LiveStudy, training_note  # noqa: PLC0415
     from headnb.tuning.finetuning import finetune as train  # noqa: PLC0415
     from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
     sampling = (given["samples"], shared.MAX_SAMPLES, "test", given["seed"])
-    track = [load_sampled_task(word, *sampling) for word in given["track"] or [task]]
+    words = given["track"] or [task]
+    track = distinct_tasks([load_sampled_task(word, *sampling) for word in words], words)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.TUNING_MODEL, given))
     try:
         with LiveStudy(f"{model_name(loaded)} fine-tuned on {task}") as live:

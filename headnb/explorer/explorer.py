@@ -35,6 +35,7 @@ from headnb.explorer.scored_tasks import ScoredTasks
 from headnb.explorer.selection import SelectionWidget, validate_heads
 from headnb.explorer.task_sources import TaskSources
 from headnb.explorer.worker import Worker
+from headnb.head_names import head_name, parse_heads
 from headnb.stats.patterns import pattern
 
 if TYPE_CHECKING:
@@ -146,15 +147,17 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
 
         Args:
             factor: factor for the heads' outputs; 0 ablates them.
-            heads: their names; None: the selected heads.
-            tasks: their names; None: the chosen task.
+            heads: their names, also as "L1H1,L0H1"; None: the selected heads.
+            tasks: their names, or one name; None: the chosen task.
             controls: number of random control sets of as many other heads of the same layers.
 
         Raises:
             HeadnbError: there is no head or no task, or as for `run`.
         """
+        if isinstance(heads, str):
+            heads = [head_name(*head) for head in parse_heads(heads)]
         head_names = list(self.selected if heads is None else heads)
-        task_names = [self.task] if tasks is None else list(tasks)
+        task_names = [self.task] if tasks is None else [tasks] if isinstance(tasks, str) else list(tasks)
         if not head_names:
             raise HeadnbError("select a head first")
         if not any(task_names):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from headnb.errors import HeadnbError, unknown_name
@@ -24,7 +25,7 @@ class TaskSources:
     def __init__(self, tasks: object = None) -> None:
         if tasks is None:
             tasks = list(known_tasks())
-        elif isinstance(tasks, (str, Task)):
+        elif isinstance(tasks, (str, Path, Task)):
             tasks = [tasks]
         pairs = (
             list(tasks.items())
@@ -69,8 +70,8 @@ def _check_iterable(tasks: object) -> Iterable[object]:
 
 
 def _name_and_source(one: object) -> tuple[str, object]:
-    if isinstance(one, str):
-        return one, one
+    if isinstance(one, (str, Path)):
+        return str(one), str(one)
     if isinstance(one, Task):
         return one.name, one
     raise HeadnbError(f"a {type(one).__name__} has no name; give it one: tasks={{'mine': ...}}")

@@ -19,6 +19,7 @@ from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import loading, one_line_errors, store_variable
+from headnb.notebook.live_scoring import distinct_tasks
 from headnb.notebook.live_tuning import LiveStudy, training_note
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class TuningMagics(Magics):
 
         train = resolve(options.task)
         if options.track:
-            return train, [load(resolve(word)) for word in options.track]
+            return train, distinct_tasks([load(resolve(word)) for word in options.track], options.track)
         return train, None if not isinstance(train, str) and options.samples is None else [load(train)]
 
     def _model(self, options: Namespace, live: LiveStudy) -> tuple[Any, Any]:

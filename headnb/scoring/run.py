@@ -30,7 +30,7 @@ from headnb.scoring.progress import NotFiniteError
 from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.registry import find_methods, method_settings, stored_options
 from headnb.scoring.scorers import make_scorers
-from headnb.scoring.stopping import Stopping, rule_for
+from headnb.scoring.stopping import Stopping, check_heads, rule_for
 from headnb.scoring.workers import Workers, checked_client
 from headnb.stats.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
@@ -192,6 +192,7 @@ def score_heads(
             return cast("Scores", fit(model, request))
 
         scorers = make_scorers(model, settings)
+        check_heads(until, scorers.layout)
         if padding_side == "left":
             check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorers, settings)

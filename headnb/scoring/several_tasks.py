@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
@@ -28,7 +29,6 @@ from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -91,8 +91,8 @@ def score_tasks(
     Args:
         model: as for `score_heads`.
         tokenizer: as for `score_heads`.
-        tasks: tasks or anything that `load_task` accepts, as a mapping from names or as a list. All are loaded before
-            the first one is scored.
+        tasks: tasks or anything that `load_task` accepts, as a mapping from names or as a list; or one `Task`, name or
+            path. All are loaded before the first one is scored.
         out: a folder with one store for the scores of each task, `NAME.zarr`, which `open_scores` opens; run the same
             call again to resume. None: per-sample scores are not kept.
         on_progress: called with a `TasksProgress` before the first batch of each task and after each batch. None: a
@@ -153,6 +153,8 @@ def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, .
         HeadnbError: no task, two tasks with the same name, or as for `load_task`.
     """
     loaded: list[Task] = []
+    if isinstance(tasks, (str, Path, Task)):
+        tasks = [tasks]
     sources = tasks.items() if isinstance(tasks, Mapping) else [(None, source) for source in tasks]
     for name, source in sources:
         task = source if isinstance(source, Task) else load_task(source)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 
 from headnb.errors import HeadnbError
+from headnb.stats.reliability import MIN_SAMPLES as FEWEST_RELIABLE
 from headnb.stats.reliability import Components
 
 if TYPE_CHECKING:
+    from headnb.engine.layout import HeadLayout
     from headnb.storage.score_store import ScoreTable
 
 MIN_SAMPLES = 64  # no rule stops before this number of samples
@@ -81,6 +83,8 @@ class RelativeError(_RunningVariance):
     @property
     def words(self) -> str:
         """The current error and the limit, as text."""
+        if self._samples < 2:
+            return f"too few samples for a relative standard error, until {self.limit:g}"
         return f"relative standard error {self.value:.3g}, until {self.limit:g}"
 
 
@@ -105,6 +109,8 @@ class Reliable(_RunningVariance):
     @property
     def words(self) -> str:
         """The current reliability and the limit, as text."""
+        if self._samples < FEWEST_RELIABLE:
+            return f"too few samples for a reliability, until {self.limit:g}"
         needed = self.value.samples_for(self.limit)
         estimate = f" (about {needed} samples)" if needed > 0 else ""
         return f"reliability {self.value.reliability:.2f}, until {self.limit:g}{estimate}"
@@ -144,11 +150,7 @@ class StableTop:
         if len(self._sums) < 2:
             return float("nan")
         groups = np.array(self._sums)
-        heads = np.abs(groups.sum(axis=0))
-        if self.count >= len(heads):
-            raise HeadnbError(
-                f"until='top{self.count}' needs a model with more than {self.count} heads; this model has {len(heads)}"
-            )
+        self.check(groups.shape[1])
         random = np.random.default_rng(0)
         shared = [self._shared(groups[random.permutation(len(groups))]) for _ in range(RANDOM_SPLITS)]
         return float(np.mean(shared))
@@ -161,6 +163,13 @@ class StableTop:
         ]
         return len(tops[0] & tops[1]) / self.count
 
+    def check(self, heads: int) -> None:
+        """Raise HeadnbError if a model with this number of heads has no smaller set of top heads."""
+        if self.count >= heads:
+            raise HeadnbError(
+                f"until='top{self.count}' needs a model with more than {self.count} heads; this model has {heads}"
+            )
+
     def reached(self) -> bool:
         """Whether the halves share enough top heads."""
         return self.value >= AGREEMENT
@@ -168,6 +177,8 @@ class StableTop:
     @property
     def words(self) -> str:
         """The current agreement and the limit, as text."""
+        if len(self._sums) < 2:
+            return f"too few samples for two halves, until {AGREEMENT:.0%} of their top {self.count} heads agree"
         return f"halves agree on {self.value:.0%} of their top {self.count} heads, until {AGREEMENT:.0%}"
 
 
@@ -193,6 +204,16 @@ def rule_for(until: Until) -> Rule | None:
             '(such as "top20") or a reliability (such as "reliability0.9")'
         )
     return Reliable(limit) if reliable else RelativeError(limit)
+
+
+def check_heads(until: Until, layout: HeadLayout) -> None:
+    """Check that a model has enough heads for a value of `until`; call it before scoring.
+
+    Raises:
+        HeadnbError: it has no more heads than "top" with a number asks for.
+    """
+    if isinstance(rule := rule_for(until), StableTop):
+        rule.check(sum(layout.heads))
 
 
 @dataclass

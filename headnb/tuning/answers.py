@@ -137,7 +137,8 @@ def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]
 
     Args:
         answer: a name in `ANSWER_FORMS`, a function from a completion to its answer, "none", or "auto". "auto" takes
-            the form of the task's card; without a card, "number" if all completions are numbers, else "text".
+            the form of the task's card if it finds an answer in any completion; else "number" if all completions are
+            numbers, else "text".
         task: the task's name.
         completions: the completions of the task's samples.
 
@@ -159,6 +160,9 @@ def find_answer_form(answer: str | Reader, task: str, completions: Sequence[str]
 def _usual_form(task: str, completions: Sequence[str]) -> str:
     card = registry.CARDS.get(task)
     if card is not None and card.answer is not None:
-        return card.answer
+        form = ANSWER_FORMS.get(card.answer)
+        # The user's own data can have the name of a registered task, and answers in another form.
+        if form is None or not completions or any(map(form.answer, completions)):
+            return card.answer
     numbers = all(re.fullmatch(rf"\s*{_NUMBER}\s*", text, re.ASCII) for text in completions)
     return "number" if numbers else "text"

@@ -19,7 +19,7 @@ import numpy as np
 
 from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads
-from headnb.errors import HeadnbError, first_line
+from headnb.errors import HeadnbError, first_line, warn_user
 from headnb.hub import user_path
 from headnb.models.checks import model_name
 from headnb.models.loading import load_model, load_tokenizer_or_none, load_weights, weights_folder, with_adapter
@@ -95,9 +95,9 @@ def track_checkpoints(
 
     Returns:
         A study like `finetune(...).study`: `level` (step, task, layer, head), `eval_loss` (step, task) and `movement`
-        (step, layer). Movement is relative to the base model, or to the first checkpoint if the files of the base model
-        are not available. If the trainer did not record them, `tokens_seen` is NaN and `train_loss` is missing.
-        `samples_seen` is NaN, because trainers do not record it.
+        (step, layer). Movement is relative to the base model; without a base model, to the first checkpoint. It is NaN,
+        with a warning, if the weights of `base` are not available. If the trainer did not record them, `tokens_seen` is
+        NaN and `train_loss` is missing. `samples_seen` is NaN, because trainers do not record it.
 
     Raises:
         HeadnbError: there are no checkpoints, they are of different runs, the base model is missing or does not fit,
@@ -110,7 +110,7 @@ def track_checkpoints(
     scoring = {"method": method, "batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
 
     models = _CheckpointModels(saved, base, tokenizer, device, dtype)
-    study = _open_study(out, _settings(models, tasks, scoring), saved)
+    study = _open_study(out, _settings(models, tasks, scoring), models)
     with_base = models.has_base and saved[0].step > 0
     with models.base_restored:
         _score_checkpoints(study, models, [None, *saved] if with_base else saved, tasks, scoring, on_progress)
@@ -160,9 +160,9 @@ def _score_checkpoints(
     report(len(checkpoints))
 
 
-def _open_study(out: str | Path | None, settings: dict[str, Any], checkpoints: list[Checkpoint]) -> Study:
-    """A new study, or the study in `out` if its settings and checkpoints are the same."""
-    folder = None if out is None else user_path(out)
+def _open_study(out: str | Path | None, settings: dict[str, Any], models: _CheckpointModels) -> Study:
+    """A new study, or the study in `out` if its settings and the weights of its checkpoints are the same."""
+    folder, checkpoints = None if out is None else user_path(out), models.checkpoints
     signatures = {str(checkpoint.step): checkpoint.file_signature for checkpoint in checkpoints}
     study = Study(folder)
     if folder is not None and (folder / STUDY).is_file():
@@ -176,11 +176,19 @@ def _open_study(out: str | Path | None, settings: dict[str, Any], checkpoints: l
         if differ:
             raise HeadnbError(f"{folder} contains a study with {'; '.join(differ)}; choose another `out` or remove it")
         stored = json.loads(str(study.attrs["checkpoints"]))
-        steps = [str(step) for step in study.steps if step != 0]
-        if changed := [step for step in steps if stored.get(step) != signatures.get(step)]:
+        listed = [step for step in map(str, study.steps) if step in signatures]
+        if changed := [step for step in listed if stored.get(step) != signatures[step]]:
             raise HeadnbError(f"{folder} contains scores of step {changed[0]} with other weights; choose another `out`")
-    study.attrs |= {**settings, "checkpoints": json.dumps(signatures), "steps_done": checkpoints[-1].step}
-    study.train_loss = checkpoints[-1].train_loss
+        first = min(study.steps, default=checkpoints[0].step)
+        if not models.has_base and first != checkpoints[0].step:
+            raise HeadnbError(
+                f"{folder} contains movement from the checkpoint of step {first}, but the first one given is step "
+                f"{checkpoints[0].step}; give the same first checkpoint, or choose another `out`"
+            )
+        signatures = stored | signatures  # scored checkpoints that were deleted since then stay in the study
+    last = max(checkpoints[-1].step, *study.steps, 0)
+    study.attrs |= {**settings, "checkpoints": json.dumps(signatures), "steps_done": last}
+    study.train_loss |= checkpoints[-1].train_loss
     return study
 
 
@@ -261,7 +269,11 @@ class _CheckpointModels:
         if checkpoint is None:
             return np.zeros(len(layout.heads))
         if not checkpoint.is_adapter:
-            return moved_weights(self._origin(), checkpoint.folder, len(layout.heads))
+            origin = self._origin()
+            if origin is None:
+                warn_user(f"the weights of {self.name} cannot be read one at a time; movement is not available")
+                return np.full(len(layout.heads), np.nan)
+            return moved_weights(origin, checkpoint.folder, len(layout.heads))
         if self._distance is None:
             self._distance = Movement(model, layout, from_base=True)
         return self._distance.measure()
@@ -298,11 +310,14 @@ class _CheckpointModels:
             self._load_base()
         return self.tokenizer
 
-    def _origin(self) -> Path:
-        """Folder of the weights that movement is relative to."""
-        source = str(self.base) if isinstance(self.base, (str, Path)) else loadable_name(self.base)
-        folder = weights_folder(source) if source else None
-        return folder or self.checkpoints[0].folder
+    def _origin(self) -> Path | PreTrainedModel | None:
+        """The weights that movement is relative to: a folder, or a loaded model without files. None: not available."""
+        if self.base is None:
+            return self.checkpoints[0].folder
+        if isinstance(self.base, (str, Path)):
+            return weights_folder(str(self.base))
+        source = loadable_name(self.base)
+        return (weights_folder(source) if source else None) or self.base
 
 
 def _plain_lora(folder: Path) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from headnb.models.provenance import adapter_base
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 ADAPTER, FULL = "adapter_config.json", "config.json"
 _SHAPE = ("model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "vocab_size")
@@ -85,6 +85,8 @@ def find_checkpoints(paths: str | Path | Sequence[str | Path]) -> list[Checkpoin
     """
     patterns = [paths] if isinstance(paths, (str, Path)) else list(paths)
     folders = dict.fromkeys(folder for pattern in patterns for folder in _checkpoint_folders(pattern))
+    if not folders:
+        raise HeadnbError("give at least one checkpoint: a pattern such as 'runs/checkpoint-*', or an output_dir")
     checkpoints = sorted((_checkpoint(folder) for folder in folders), key=lambda checkpoint: checkpoint.step)
     for one, other in itertools.pairwise(checkpoints):
         if one.step == other.step:
@@ -178,10 +180,15 @@ def _json(path: Path) -> dict[str, Any]:
     return read
 
 
-def moved_weights(before: Path, after: Path, layers: int) -> np.ndarray:
-    """Relative L2 distance of each layer's weights in two folders, || W - W0 || / || W0 ||, (L,).
+def moved_weights(before: Path | nn.Module, after: Path, layers: int) -> np.ndarray:
+    """Relative L2 distance of each layer's weights in a folder from those before, || W - W0 || / || W0 ||, (L,).
 
-    It is NaN for a layer whose weights have other names or shapes in the two folders.
+    It is NaN for a layer whose weights have other names or shapes than before.
+
+    Args:
+        before: folder with the weights W0, or a model that has them.
+        after: folder with the weights W.
+        layers: number of layers.
     """
     import torch  # noqa: PLC0415
 
@@ -190,7 +197,8 @@ def moved_weights(before: Path, after: Path, layers: int) -> np.ndarray:
 
     distance, norm = np.zeros(layers), np.zeros(layers)
     with ExitStack() as files:
-        first, second = (_tensors(folder, files) for folder in (before, after))
+        first = _tensors(before, files) if isinstance(before, Path) else _tensors_of(before)
+        second = _tensors(after, files)
         for name, read in second.items():
             layer = _layer_of(name)
             if layer is None or layer >= layers:
@@ -214,6 +222,12 @@ def _tensors(folder: Path, files: ExitStack) -> dict[str, Callable[[], Tensor]]:
         for name in opened.keys():  # noqa: SIM118  it is not a mapping
             readers[name] = lambda opened=opened, name=name: opened.get_tensor(name)  # type: ignore[misc]
     return readers
+
+
+def _tensors_of(model: nn.Module) -> dict[str, Callable[[], Tensor]]:
+    """Name -> function that returns the weight in main memory, for all weights of a model that are not offloaded."""
+    weights = {name: weight for name, weight in model.state_dict().items() if not weight.is_meta}
+    return {name: weight.detach().cpu for name, weight in weights.items()}
 
 
 def _same_weight(name: str, weights: Mapping[str, Callable[[], Tensor]]) -> Tensor | None:

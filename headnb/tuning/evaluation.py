@@ -66,8 +66,9 @@ def evaluate(
         tokenizer: the model's tokenizer; None if the samples are already encoded, which gives losses only.
         task: a `Task`, or anything that `load_task` accepts.
         answer: the answer form: a name in `answers.ANSWER_FORMS`, a function from a completion to its answer, or "none"
-            for losses only. "auto": the form that the registry names for the task, else "number" if all completions are
-            numbers, else "text". Code is compared as text. If text cannot be compared (mbpp), there is no exact match.
+            for losses only. "auto": the form that the registry names for the task if it finds an answer in any
+            completion, else "number" if all completions are numbers, else "text". Code is compared as text. If text
+            cannot be compared (mbpp), there is no exact match.
         max_new_tokens: maximum number of generated tokens.
         batch_size: number of prompts that are continued together.
         batch_tokens: tokens of a batch for the losses, padding included.
@@ -156,13 +157,14 @@ def summary(evaluation: xr.Dataset) -> str:
     """One-line summary: means with intervals, and how many answers were compared and truncated."""
     attrs = evaluation.attrs
     loss, low, high = (float(evaluation[name]) for name in ("mean_loss", "loss_low", "loss_high"))
-    known = int(evaluation["exact_match"].count())
+    compared = evaluation["exact_match"].notnull()
+    known = int(compared.sum())
     interval = "" if np.isnan(low) else f" ({attrs['level']:.0%} interval {low:.3g} to {high:.3g})"
     parts = [f"loss {loss:.3g} nats{interval}"]
     if known:
         accuracy, low, high = (100 * float(evaluation[name]) for name in ("accuracy", "accuracy_low", "accuracy_high"))
         parts.append(f"exact match {accuracy:.3g} % ({low:.3g} to {high:.3g}), {known} answers compared")
-        if truncated := known - int(evaluation["ended"].sum()):
+        if truncated := int((~evaluation["ended"] & compared).sum()):
             parts.append(f"{truncated} truncated at {attrs['max_new_tokens']} tokens")
     else:
         parts.append("no exact match: this task has no answer that can be compared as text")

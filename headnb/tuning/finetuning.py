@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb.call_checks import MAX_TRAINING_SEED, check_arguments, checked_seed
@@ -49,6 +48,7 @@ from headnb.tuning.training import TuningRun
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,12 +107,14 @@ def finetune(
         tokenizer: the model's tokenizer.
         task: a `Task`, or anything that `load_task` accepts; a name stands for the task's train split.
         steps: number of updates. None: `num_train_epochs` determines it.
-        track: tasks that are scored during training: a task, a list, or name -> task. A name stands for at most 64
-            samples of the task's test split. None: `held_out` if given, else `task`. []: no tracked tasks.
+        track: tasks that are scored during training: a task, a list or tuple of tasks, or name -> task. A name stands
+            for at most 64 samples of the task's test split (more if `samples` is more); a `Task`, a file or samples for
+            all of their samples. None: `held_out` if given; else `task`, of which at most 64 samples are tracked, from
+            memory, a file or a name. []: no tracked tasks.
         every: number of steps between two tracked steps, or a list of tracked steps such as [0, 1, 2, 5, 10]. The last
             step is always tracked. None: chosen by `budget`.
-        samples: number of samples of each tracked task, a random subset. None: all if `every` is given without
-            `budget`, else chosen by `budget`.
+        samples: number of samples of each tracked task, a random subset. None: all that `track` stands for if `every`
+            is given without `budget`, else chosen by `budget`. A resumed training keeps the samples of its first call.
         budget: maximum tracking time as a share of the training time; default 0.25, unless `every` is given. It
             determines `every` and `samples` where they are not given, from the measured time of a scored batch and of a
             training step; a line before training, also in `study.attrs["tracking"]`, states the choice and its cost.
@@ -317,23 +319,29 @@ def _train_task(source: Any, seed: int, samples: int | None) -> Task:
 def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int, most: int) -> dict[str, Task]:
     """Name -> task, for all tasks that are scored during the training."""
 
+    def is_name(value: Any) -> bool:
+        return isinstance(value, str) and not user_path(value).is_file()
+
     def named(value: Any) -> Any:
         """Replace a task name by a random subset of the task's test split."""
-        if not isinstance(value, str) or Path(value).is_file():
+        if not is_name(value):
             return value
         test_split = load_task(value, split="test")
         return subsample(test_split, most, seed)
 
     if track is None:
-        default = source if isinstance(source, str) else subsample(train, most, seed)
+        default = source if is_name(source) else subsample(train, most, seed)
         tasks = {} if held_out is not None else tracked_tasks(named(default))
     elif isinstance(track, Mapping):
         tasks = tracked_tasks({name: named(task) for name, task in track.items()})
-    elif isinstance(track, list):
+    elif isinstance(track, (list, tuple)):
         tasks = tracked_tasks([named(task) for task in track])
     else:
         tasks = tracked_tasks(named(track))
     if held_out is not None:
-        (task,) = tracked_tasks(named(held_out)).values()
+        given = list(tracked_tasks(named(held_out)).values())
+        if len(given) != 1:
+            raise HeadnbError(f"held_out must be one task, not {len(given)}; track other tasks with track=[...]")
+        (task,) = given
         tasks |= {task.name if task.name not in tasks else f"{task.name} (held out)": task}
     return tasks

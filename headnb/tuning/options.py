@@ -140,7 +140,7 @@ def defaults(
     """Defaults of the trainer's options: no output, the model's device, and checkpoints if `keep`."""
     device = input_device(model).type
     cuda_bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    save_steps = every if isinstance(every, int) else max(1, (steps or 1000) // 10)
+    save_steps = int(every) if isinstance(every, Integral) else max(1, (steps or 1000) // 10)
     return {
         "report_to": "none",
         "disable_tqdm": True,

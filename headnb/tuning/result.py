@@ -18,7 +18,8 @@ from headnb.models.locks import model_lock
 from headnb.models.restore import restore_model
 from headnb.stats.scoring_revision import warn_of_revision
 from headnb.storage.locks import local_path
-from headnb.tuning.study import FOLDER, Study, read_study
+from headnb.tuning.run_folder import SETTINGS
+from headnb.tuning.study import FOLDER, STUDY, Study, read_study
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -70,10 +71,10 @@ class FineTuned:
         return int(self.study.attrs["trained_parameters"])
 
     def __repr__(self) -> str:
-        attrs, losses = self.study.attrs, self.study.get("train_loss")
+        attrs, losses = self.study.attrs, [loss for _, loss in sorted(self._study.train_loss.items())]
         on = f" on {attrs['trained_on']}" if "trained_on" in attrs else ""  # not recorded in checkpoints
         trained = f"{attrs.get('model')}{on}, {attrs.get('kind_of_tuning')}"
-        loss = "" if losses is None else f", loss {float(losses[0]):.3g} -> {float(losses[-1]):.3g}"
+        loss = f", loss {losses[0]:.3g} -> {losses[-1]:.3g}" if losses else ""
         where = f", adapter in {self.adapter}" if self.adapter else ""
         return f"FineTuned({trained}, {attrs.get('steps_done')} steps{loss}{where})"
 
@@ -116,11 +117,28 @@ class FineTuned:
             yield tuned.eval()
 
     def save(self, folder: str | Path) -> Path:
-        """Write study, scores and adapter to a folder for `headnb.open_study`. Returns the folder."""
-        folder = user_path(folder)
+        """Write study, scores and adapter to a folder for `headnb.open_study`, and replace a result saved there.
+
+        The output_dir of this training already contains the result, and nothing is written. Returns the folder.
+
+        Raises:
+            HeadnbError: the folder is the output_dir of another training, or contains an adapter without a study.
+        """
+        folder, stored = user_path(folder), self._study.folder
+        if stored is not None and stored.resolve() == (folder / FOLDER).resolve():
+            return folder
+        if found := [name for name in (FOLDER, SETTINGS) if (folder / name).exists()]:
+            raise HeadnbError(f"{folder} is the output_dir of another training ({found[0]}); choose another folder")
+        adapter, is_own = folder / "adapter", False
+        if adapter.exists():
+            is_own = self.adapter is not None and self.adapter.resolve() == adapter.resolve()
+            if not is_own and not (folder / STUDY).exists():
+                raise HeadnbError(f"{adapter} exists, and {folder} contains no study; choose another folder")
         self._study.copy_to(folder)
-        if self.adapter is not None and self.adapter.resolve() != (folder / "adapter").resolve():
-            shutil.copytree(self.adapter, folder / "adapter", dirs_exist_ok=True)
+        if not is_own:
+            shutil.rmtree(adapter, ignore_errors=True)  # of the result that was saved here before
+            if self.adapter is not None:
+                shutil.copytree(self.adapter, adapter)
         return folder
 
 

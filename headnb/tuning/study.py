@@ -11,6 +11,7 @@ only complete files:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from headnb.storage.zarr_columns import Attribute
 
 STUDY = "study.nc"
+MAX_FOLDER_NAME = 255  # characters; file systems allow no more
 FOLDER = "head_scores"  # folder of a study in a trainer's output_dir
 _SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # equal at every step
 _TASK_ATTRS = {
@@ -152,7 +154,8 @@ class Study:
 
     def copy_to(self, folder: Path) -> None:
         """Write the study to another folder and replace an existing study."""
-        if (folder / STUDY).exists() and folder != self.folder:
+        is_own = self.folder is not None and folder.resolve() == self.folder.resolve()
+        if (folder / STUDY).exists() and not is_own:
             for name in ("scores", "online"):
                 shutil.rmtree(folder / name, ignore_errors=True)
         copy = replace(self, folder=folder, online=[])
@@ -262,7 +265,11 @@ def _step_of(path: Path) -> int:
 
 
 def _score_path(task: str, step: int) -> Path:
-    return Path("scores") / quote(task, safe=" ") / f"step-{step}.nc"
+    folder = quote(task, safe=" ")
+    if len(folder) > MAX_FOLDER_NAME:  # shorter names keep their folder, so that stored studies are read
+        digest = hashlib.blake2b(task.encode(), digest_size=8).hexdigest()
+        folder = f"{folder[: MAX_FOLDER_NAME - 17]}-{digest}"
+    return Path("scores") / folder / f"step-{step}.nc"
 
 
 def _stack_steps(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:

@@ -21,8 +21,9 @@ from torch.distributed.tensor import DTensor
 
 from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name
-from headnb.models.checks import model_name
+from headnb.models.checks import context_length, model_name
 from headnb.models.provenance import record_base, weights_source
 from headnb.models.restore import restore_random_state
 from headnb.scoring.registry import find_method, online_methods
@@ -60,7 +61,8 @@ class HeadScoreCallback(TrainerCallback):
         callback.study
 
     The study is written to `head_scores` in the trainer's output_dir during training (`open_study` reads it). A resumed
-    run continues the study.
+    run continues the study with its samples; other tasks, samples or another method are an error before the first
+    update.
 
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
@@ -173,7 +175,7 @@ class HeadScoreCallback(TrainerCallback):
         self.close()
         model = given["model"]
         self._tokenizer = self._tokenizer or given.get("processing_class")
-        self._start_study(state, Path(args.output_dir or ".") / FOLDER)
+        self._start_study(model, state, Path(args.output_dir or ".") / FOLDER)
         if _is_sharded(model):
             self._movement = None
             if self.tasks:
@@ -265,14 +267,16 @@ class HeadScoreCallback(TrainerCallback):
                 layout = find_heads(model)  # type: ignore[arg-type]
             self._movement = Movement(model, layout)  # outside the context, which clears the requires_grad flags
 
-    def _start_study(self, state: TrainerState, folder: Path) -> None:
+    def _start_study(self, model: nn.Module, state: TrainerState, folder: Path) -> None:
         """Start a new study, or continue the study in `folder` from the step of the resumed training."""
         resumed, writes = state.global_step > 0, state.is_world_process_zero
-        self.collected, self._unlogged = Study(), None
+        self.collected, self._unlogged, self.tasks = Study(), None, self._candidates
         if resumed and (folder / STUDY).exists():
             stored = read_study(folder)
             check_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
             self.collected = stored.up_to(state.global_step)
+            if self.collected.steps:
+                self.tasks = self._tasks_of_study(model, folder)
         elif writes and folder.exists():
             shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
@@ -282,6 +286,42 @@ class HeadScoreCallback(TrainerCallback):
         default = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, default))
 
+    def _tasks_of_study(self, model: nn.Module, folder: Path) -> dict[str, Task]:
+        """The tracked tasks with the samples of the stored study, so that all steps have the same samples.
+
+        Raises:
+            HeadnbError: the study has other tasks, another method or other samples.
+        """
+        scores = next(iter(self.collected.steps.values())).scores
+
+        decoder: Any = model
+
+        def differs(stored: str, given: str) -> HeadnbError:
+            return HeadnbError(
+                f"the study in {folder} has {stored}, not {given}; resume with the settings of the first call, or "
+                "choose another output_dir"
+            )
+
+        if scores.keys() != self._candidates.keys():
+            stored, given = (", ".join(map(repr, sorted(names))) or "none" for names in (scores, self._candidates))
+            raise differs(f"the tracked tasks {stored}", given)
+        tasks = {}
+        for name, task in self._candidates.items():
+            of_study, method = scores[name].attrs, self._scoring["method"]
+            if of_study.get("method", method) != method:
+                raise differs(f"scores of the method {of_study['method']!r}", repr(method))
+            samples = int(of_study.get("samples_requested", len(task)))
+            if self._samples is not None and samples != len(task):
+                raise differs(f"{samples} samples of {name!r}", str(len(task)))
+            tasks[name] = subsample(task, samples)
+            options = {option: self._scoring[option] for option in ("encoding", "max_length")}
+            encoded = encode_task(tasks[name], self._tokenizer, **options, context=context_length(decoder))
+            tokens = scores[name].get("fingerprint")
+            same = scores[name]["sample"].values.tolist() == list(encoded.ids)
+            if not same or (tokens is not None and not np.array_equal(tokens, encoded.fingerprints)):
+                raise differs(f"other samples of {name!r} (or another encoding or max_length)", "those of this call")
+        return tasks
+
     def _make_plan(self, model: nn.Module, args: TrainingArguments, state: TrainerState, loader: Any) -> None:
         """Choose steps and samples within the budget; a resumed training keeps those of its study."""
         from accelerate.utils import broadcast_object_list  # noqa: PLC0415  the trainer has already imported it
@@ -289,11 +329,13 @@ class HeadScoreCallback(TrainerCallback):
         attrs = {name: self.collected.attrs[name] for name in PLANNED if name in self.collected.attrs}
         if PLANNED - attrs.keys():
             self._report_plan(state, None)
-            sizes = {name: len(task) for name, task in self._candidates.items()}
+            sizes = {name: len(task) for name, task in self.tasks.items()}
             batches = (loader, args.train_batch_size, args.gradient_accumulation_steps)
-            costs = measure_costs(model, self._tokenizer, self._candidates, self._scoring, *batches)
+            costs = measure_costs(model, self._tokenizer, self.tasks, self._scoring, *batches)
             steps = None if self._every is None else self._chosen_steps
-            chosen = {"budget": self._budget, "steps": steps, "samples": self._samples}
+            # A resumed training without a stored plan keeps the samples of its study.
+            samples = max(sizes.values()) if self.collected.steps else self._samples
+            chosen = {"budget": self._budget, "steps": steps, "samples": samples}
             self.plan = plan_tracking(state.max_steps, costs, sizes, **chosen)  # type: ignore[arg-type]
             self.plan = broadcast_object_list([self.plan])[0]  # of rank 0, which has measured other times
             attrs = {"tracking": self.plan.line, "tracked_steps": json.dumps(self.plan.steps)}
@@ -302,8 +344,8 @@ class HeadScoreCallback(TrainerCallback):
             self._report_plan(state, self.plan)
         self.attrs |= attrs
         self._is_tracked = schedule(json.loads(str(attrs["tracked_steps"])))
-        samples = int(attrs["tracked_samples"])
-        self.tasks = {name: subsample(task, samples) for name, task in self._candidates.items()}
+        most = int(attrs["tracked_samples"])
+        self.tasks = {name: subsample(task, most) for name, task in self.tasks.items()}
 
     def _report_plan(self, state: TrainerState, plan: TrackingPlan | None) -> None:
         if self.on_planned is not None:
@@ -426,8 +468,8 @@ def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
     Raises:
         HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
     """
-    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
-        return lambda step: step % every == 0
+    if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
+        return lambda step: bool(step % every == 0)
     steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
     if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
         raise HeadnbError(

@@ -142,6 +142,18 @@ def test_finetune_saves_the_study_and_the_adapter_of_the_python_call(
     assert "already contains this fine-tuning" in capsys.readouterr().err
 
 
+def test_files_of_one_name_are_tracked_under_their_paths(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / name / "sums.jsonl" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text('{"prompt": "2 + 3 =", "completion": " 5"}\n' * 2)
+    words = ("--steps", 1, "--every", 1, "--track", files[0], "--track", files[1], "--out", tmp_path / "run")
+    assert run(monkeypatch, "finetune", folder / "tiny", files[0], *words) == 0
+    assert list(headnb.open_study(tmp_path / "run").scores) == list(map(str, files))
+
+
 def test_an_interrupted_finetune_resumes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:

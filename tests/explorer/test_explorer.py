@@ -13,6 +13,7 @@ import xarray as xr
 from headnb.errors import HeadnbError
 from headnb.explorer.explorer import Explorer, explore
 from headnb.explorer.head_detail import histogram
+from headnb.explorer.task_sources import TaskSources
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import ablate, generate_both
 from headnb.scoring.attention import head_attention
@@ -325,6 +326,24 @@ def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     made = generate_both(tiny_model(), TOKENIZER, SUMS, "L0H1,L1H2", 0.5)
     assert shown["generation"]["before"] == made.before
     assert shown["generation"]["after"] == made.after
+
+
+def test_a_task_can_be_a_path(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "2 + 3 =", "completion": " 5"}\n')
+    for tasks in (file, [file], {str(file): file}):
+        sources = TaskSources(tasks)
+        assert sources.names == [str(file)]
+        assert len(sources.load(str(file), n=1, seed=0)) == 1
+
+
+def test_heads_and_task_of_an_ablation_can_be_text(explorer):
+    explorer.ablate(0.5, "L1H2, l0h1", "words")
+    assert done(explorer)["error"] == ""
+    expected = ablate(tiny_model(), TOKENIZER, WORDS, "L0H1,L1H2", 0.5)
+    np.testing.assert_allclose(explorer.ablations["words"]["change"], expected["change"], atol=1e-5)
+    with pytest.raises(HeadnbError, match="is not a head"):
+        explorer.ablate(0.5, "L1H2 words")
 
 
 def test_text_before_and_after_continues_the_sample_in_the_attention_view_if_it_is_scored_still(explorer):

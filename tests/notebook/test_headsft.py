@@ -52,6 +52,12 @@ def test_tracked_tasks_and_steps_are_those_named(shell):
     assert {scores.sizes["sample"] for scores in result.scores.values()} == {3}
 
 
+def test_two_lists_of_samples_are_tracked_under_the_names_of_their_variables(shell):
+    shell.user_ns["few"] = PAIRS[:3]
+    result, _ = run(shell, f"{TUNE} --track pairs --track few")
+    assert list(result.result.scores) == ["pairs", "few"]
+
+
 def test_a_named_task_is_trained_on_one_split_and_tracked_on_another(shell):
     run(shell, "result = %headsft model gsm_symbolic --steps 2 --every 2 --batch-size 2 -n 3")
     scores = shell.user_ns["result"].scores["gsm_symbolic"]
@@ -189,7 +195,7 @@ def test_an_interrupt_of_the_picture_keeps_what_is_trained_and_ends_the_cell(she
         ("%headsft model pairs --track gsm_symbolc", "did you mean 'gsm_symbolic'"),
         ("%headsft model pairs --method activatoin", "did you mean 'activation'"),
         ("%headsft model pairs --into 3x", "--into 3x"),
-        ("%headsft model pairs --track pairs --track pairs", "two tracked tasks have the name"),
+        ("%headsft model pairs --track pairs --track pairs", "the task pairs is given twice"),
     ],
 )
 def test_an_error_is_one_line(shell, line, said):

@@ -35,6 +35,15 @@ def test_the_study_has_what_each_task_has_alone(model, tokenizer, method):
         np.testing.assert_array_equal(one["reliability"], scores.heads.reliability())
 
 
+def test_one_task_is_a_list_of_one(model, tokenizer):
+    task = headnb.load_task(PAIRS, name="mine")
+    xr.testing.assert_equal(
+        headnb.score_tasks(model, tokenizer, task)["level"], headnb.score_tasks(model, tokenizer, [task])["level"]
+    )
+    with pytest.raises(HeadnbError, match="did you mean 'gsm_symbolic'"):
+        headnb.score_tasks(model, tokenizer, "gsm_symbolc")
+
+
 def test_the_picture_of_a_study_has_the_panels_of_its_scores_on_one_scale(model, tokenizer):
     study = headnb.score_tasks(model, tokenizer, TASKS)
     expected = headnb.grid({name: alone(model, tokenizer, name) for name in TASKS}).payload

@@ -117,5 +117,14 @@ def test_other_rules_are_refused(until: object):
 def test_what_cannot_stop_early_is_refused():
     with pytest.raises(HeadnbError, match="until= is not available for gates"):
         scores(0.1, method="gates")
+    seen: list[object] = []
     with pytest.raises(HeadnbError, match="needs a model with more than 5000 heads"):
-        scores("top5000")
+        scores("top5000", on_progress=seen.append)
+    assert not seen  # before anything is scored
+
+
+@pytest.mark.parametrize("until", ["top2", "reliability0.9", 0.02])
+def test_a_rule_says_if_there_are_too_few_samples_for_its_value(until: float | str):
+    one = headnb.load_task(TASK, n=1)
+    few = headnb.score_heads(tiny_model(), tiny_tokenizer(), one, until=until)
+    assert few.attrs["until"].startswith("too few samples for ")

@@ -84,6 +84,8 @@ def test_every_card_names_a_form_or_none():
     ("answer", "task", "completions", "name"),
     [
         ("auto", "gsm8k", ["#### 1"], "final-number"),
+        ("auto", "math", [r"\boxed{2}", "none"], "boxed"),
+        ("auto", "math", ["12", "5"], "number"),  # the user's own data with the name of a registered task
         ("auto", "mine", ["12", " -3.5\n"], "number"),
         ("auto", "mine", ["12", "twelve"], "text"),
         ("choice", "mine", ["12"], "choice"),

@@ -87,6 +87,20 @@ def test_without_a_base_movement_is_from_the_first_checkpoint(full_run):
     np.testing.assert_allclose(study["movement"].sel(step=100), relative_distance(last, first), rtol=1e-5)
 
 
+def test_movement_is_from_a_loaded_base_that_has_no_files(full_run):
+    study = track_checkpoints(full_run, PAIRS, base=tiny_model(), tokenizer=TOKENIZER)
+    for step in STEPS:
+        expected = relative_distance(moved(tiny_model(), step), tiny_model())
+        np.testing.assert_allclose(study["movement"].sel(step=step), expected, rtol=1e-5)
+
+
+def test_movement_from_a_base_without_weight_files_is_nan_with_a_warning(full_run, base, monkeypatch):
+    monkeypatch.setattr(checkpoint_tracking, "weights_folder", lambda _: None)
+    with pytest.warns(UserWarning, match="movement is not available"):
+        study = track_checkpoints(full_run, PAIRS, base=base)
+    assert study["movement"].sel(step=list(STEPS)).isnull().all()
+
+
 def test_adapters_are_scored_as_each_on_its_own(adapter_run):
     study = track_checkpoints(f"{adapter_run}/checkpoint-*", {"mine": PAIRS})
     assert study["step"].values.tolist() == [0, *STEPS]
@@ -175,6 +189,19 @@ def test_a_study_of_something_else_is_refused(full_run, tmp_path):
         track_checkpoints(full_run, PAIRS, tokenizer=TOKENIZER, out=out)
 
 
+def test_scores_of_a_deleted_checkpoint_stay_in_the_study(full_run, base, tmp_path):
+    from_base = {"tokenizer": TOKENIZER, "base": base, "out": tmp_path / "base_out"}
+    from_first = {"tokenizer": TOKENIZER, "out": tmp_path / "out"}
+    study, alone = (track_checkpoints(full_run, PAIRS, **how) for how in (from_base, from_first))
+    (full_run / "checkpoint-100").rename(tmp_path / "last")
+    xr.testing.assert_identical(track_checkpoints(full_run, PAIRS, **from_base), study)
+    xr.testing.assert_identical(track_checkpoints(full_run, PAIRS, **from_first), alone)
+    (full_run / "checkpoint-2").rename(tmp_path / "first")
+    xr.testing.assert_identical(track_checkpoints(full_run, PAIRS, **from_base), study)
+    with pytest.raises(HeadnbError, match="movement from the checkpoint of step 2, but the first one given is step 10"):
+        track_checkpoints(full_run, PAIRS, **from_first)
+
+
 def test_checkpoints_that_do_not_belong_together_are_refused(full_run, adapter_run, tmp_path):
     other = tmp_path / "other" / "checkpoint-3"
     tiny_model(layers=3).save_pretrained(other)
@@ -192,6 +219,8 @@ def test_checkpoints_that_do_not_belong_together_are_refused(full_run, adapter_r
 
 
 def test_errors_name_what_is_missing(full_run, adapter_run, tmp_path):
+    with pytest.raises(HeadnbError, match="give at least one checkpoint"):
+        track_checkpoints([], PAIRS)
     with pytest.raises(HeadnbError, match=r"no folder matches .*chekpoint-\*.*contains checkpoint-10, checkpoint-100"):
         track_checkpoints(f"{full_run}/chekpoint-*", PAIRS)
     with pytest.raises(HeadnbError, match=r"is not a checkpoint and contains none \(checkpoint-\*\)"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.errors import HeadnbError
-from headnb.tuning.evaluation import evaluate
+from headnb.tuning.evaluation import evaluate, summary
 from scipy import stats
 
 from model_state import state
@@ -90,6 +90,16 @@ def test_samples_without_an_answer_or_a_prompt_are_not_counted():
     found = evaluate(tiny_model(), TOKENIZER, pairs, answer="final-number", max_new_tokens=3)
     assert list(np.isnan(found["exact_match"].values)) == [False, True, True]
     assert np.isfinite(found["loss"]).all()
+
+
+def test_only_compared_answers_are_counted_as_truncated():
+    model = tiny_model()
+    pairs = [("2 + 3 = ", "#### 5"), *[(f"How many? {row} ", "many") for row in range(3)]]
+    found = evaluate(model, TOKENIZER, pairs, answer="final-number", max_new_tokens=3)
+    found["ended"][:] = [False, True, True, True]
+    assert "1 answers compared; 1 truncated" in summary(found)
+    found["ended"][:] = [True, False, False, False]
+    assert "truncated" not in summary(found)
 
 
 def test_encoded_samples_are_asked_where_there_is_a_tokenizer():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import random
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,28 @@ def test_full_tuning_is_not_applied_to_a_model_that_it_did_not_change(model: Pre
             pass
 
 
+def test_the_text_form_states_the_first_and_last_logged_loss() -> None:
+    result = short_finetuning(tiny_model(), track=[], online=True, logging_steps=2)
+    assert result.study.train_loss.isnull().any()  # online scores have updates without a logged loss
+    losses = result.study.train_loss.dropna("update").values
+    assert f"loss {losses[0]:.3g} -> {losses[-1]:.3g}" in repr(result)
+
+
+def test_a_saved_result_replaces_an_earlier_one_and_no_other_training(tmp_path: Path) -> None:
+    lora = short_finetuning(tiny_model(), output_dir=tmp_path / "lora", steps=1)
+    full = short_finetuning(tiny_model(), inplace=True, output_dir=tmp_path / "full", steps=1)
+    saved = lora.save(tmp_path / "saved")
+    assert headnb.open_study(saved).adapter == saved / "adapter"
+    assert headnb.open_study(full.save(saved)).adapter is None
+    with pytest.raises(HeadnbError, match="output_dir of another training"):
+        full.save(tmp_path / "lora")
+    assert full.save(tmp_path / "full") == tmp_path / "full"
+    other = tmp_path / "other"
+    (other / "adapter").mkdir(parents=True)
+    with pytest.raises(HeadnbError, match="contains no study"):
+        full.save(other)
+
+
 def test_what_is_trained_are_the_tokens_that_are_scored_also_in_long_samples(model: PreTrainedModel) -> None:
     long = ("Why? " * 240, "Because. " * 40)
     model = tiny_model(context=4096)
@@ -205,6 +228,23 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.parametrize("first", [{"budget": 1e-4, "every": None}, {"every": 1}], ids=["budget", "every"])
+def test_a_resumed_run_keeps_the_tracked_samples(first: dict[str, Any], tmp_path: Path) -> None:
+    def stop(progress: TuningProgress) -> None:
+        if progress.scoring is None and progress.step == 3:
+            raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"steps": 4, "save_steps": 2, "track": PAIRS[:18], "output_dir": tmp_path}
+    with pytest.raises(TuningInterrupted):
+        short_finetuning(tiny_model(), on_progress=stop, **how, **first)
+    then = {"every": 1} if "budget" in first else {"every": None, "budget": 1e-4}
+    resumed = short_finetuning(tiny_model(), resume=True, **how, **then)
+    (scores,) = resumed.scores.values()
+    assert scores.sizes["sample"] == (8 if "budget" in first else 18)
+    assert not np.isnan(scores.score).any()
+    assert not np.isnan(scores.answer_tokens).any()
+
+
 @pytest.mark.long
 def test_a_run_killed_again_before_its_next_tracked_step_resumes(tmp_path: Path) -> None:
     def stop_at(step: int) -> Callable[[TuningProgress], None]:
@@ -262,6 +302,26 @@ def test_a_bad_argument_is_answered_in_one_line(model: PreTrainedModel, options:
     with pytest.raises(HeadnbError, match=message) as raised:
         short_finetuning(model, **options)
     assert "\n" not in str(raised.value)
+
+
+def test_tracked_samples_of_memory_a_file_and_a_name_follow_one_rule(tmp_path: Path) -> None:
+    pairs = [(f"{a} + {b} =", f" {a + b}") for a in range(10) for b in range(10)]
+    file = tmp_path / "sums.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt, "completion": answer}) + "\n" for prompt, answer in pairs))
+
+    def tracked(task: Any, **options: Any) -> list[int]:
+        result = short_finetuning(tiny_model(context=1024), task, steps=1, every=1, **options)
+        return [scores.sizes["sample"] for scores in result.scores.values()]
+
+    assert [tracked(source) for source in (pairs, str(file), file)] == [[64]] * 3
+    assert [tracked(PAIRS, track=source) for source in (pairs, str(file), file)] == [[100]] * 3
+    assert tracked(PAIRS, track=("gsm_symbolic", file)) == [64, 100]
+
+
+@pytest.mark.parametrize("held_out", [[], {}, {"a": PAIRS[:2], "b": PAIRS[2:4]}])
+def test_more_or_less_than_one_held_out_task_is_refused(model: PreTrainedModel, held_out: Any) -> None:
+    with pytest.raises(HeadnbError, match="held_out must be one task, not "):
+        short_finetuning(model, held_out=held_out)
 
 
 def test_models_that_cannot_be_tuned_are_refused(model: PreTrainedModel) -> None:

@@ -12,6 +12,7 @@ import torch
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.tuning.movement import Movement
+from headnb.tuning.options import defaults
 from headnb.tuning.tracking import schedule
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
@@ -149,6 +150,33 @@ def test_an_interrupted_training_resumes_with_the_same_weights_and_study(tmp_pat
     assert headnb.open_study(tmp_path / "b").study.drop_attrs().identical(once.study.drop_attrs())
 
 
+def test_a_resumed_training_with_other_tracked_tasks_fails_before_its_first_update(tmp_path: Path) -> None:
+    arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 3}
+
+    def run(tasks: object, *, resume: bool, **options: Any) -> headnb.HeadScoreCallback:
+        callback = headnb.HeadScoreCallback(tasks, **options)
+        sft_trainer(tiny_model(), tmp_path, callback, **arguments).train(resume_from_checkpoint=resume)
+        return callback
+
+    def refused(message: str, tasks: object, **options: Any) -> None:
+        before = (tmp_path / "head_scores" / "study.nc").read_bytes()
+        with pytest.raises(headnb.HeadnbError, match=message):
+            run(tasks, resume=True, **options)
+        assert (tmp_path / "head_scores" / "study.nc").read_bytes() == before
+
+    run(SUMS, resume=False, samples=4)
+    (tmp_path / "checkpoint-3" / "trainer_state.json").rename(tmp_path / "state")  # as if stopped before step 3
+    (tmp_path / "checkpoint-3").rename(tmp_path / "stopped")
+    refused("tracked tasks 'sums', not 'sums', 'sure'", [SUMS, SURE])
+    refused("tracked tasks 'sums', not none", ())
+    refused("4 samples of 'sums', not 3", SUMS, samples=3)
+    refused("other samples of 'sums'", {"sums": PAIRS[-6:]}, samples=4)
+    refused("method 'activation', not 'output-norm'", SUMS, method="output-norm")
+    kept = run(SUMS, resume=True, every=1).scores["sums"]
+    assert kept.sizes["sample"] == 4
+    assert not np.isnan(kept.score).any()
+
+
 def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None:
     callback = headnb.HeadScoreCallback(SUMS, every=[0, 1, 2, 50])
     sft_trainer(tiny_model(), tmp_path, callback, max_steps=5).train()
@@ -167,6 +195,21 @@ def test_numbers_are_logged_by_the_trainer_without_replacing_its_own_log(tmp_pat
     assert [log["step"] for log in history if "loss" in log] == [1, 2, 3, 4]
     logged = [log["headnb/sums/loss"] for log in history if "headnb/sums/loss" in log]
     np.testing.assert_allclose(logged, callback.study.eval_loss.sel(task="sums"))
+
+
+def test_tasks_with_long_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["算" * 60 + end for end in ("甲", "乙")]
+    callback = headnb.HeadScoreCallback(dict.fromkeys(names, SUMS), every=3)
+    sft_trainer(tiny_model(), tmp_path, callback, max_steps=1).train()
+    opened = headnb.open_study(tmp_path)
+    assert list(opened.scores) == names
+    assert len(list((tmp_path / "head_scores" / "scores").iterdir())) == 2
+
+
+def test_steps_can_be_numpy_integers() -> None:
+    assert [step for step in range(5) if schedule(np.int64(2))(step)] == [0, 2, 4]  # type: ignore[arg-type]
+    assert [step for step in range(5) if schedule(np.array([0, 3]))(step)] == [0, 3]
+    assert defaults(tiny_model(), np.int64(2), 8, {}, keep=True)["save_steps"] == 2
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "x", [1, -2], 2.5])
