@@ -71,6 +71,15 @@ def test_cells_of_csv_are_text_as_written(tmp_path):
     assert task.samples == (Sample("NA", "1.50"), Sample("null", "True"))
 
 
+def test_quotes_of_an_unquoted_tsv_are_text(tmp_path):
+    (tmp_path / "a.tsv").write_text('prompt\tcompletion\n"Hi\tyes\nBye\tno\n"Ok" he said\tfine\n')
+    assert load_task(tmp_path / "a.tsv").samples == (
+        Sample('"Hi', "yes"),
+        Sample("Bye", "no"),
+        Sample('"Ok" he said', "fine"),
+    )
+
+
 def test_parquet_keeps_types_and_nested_columns(tmp_path):
     question, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo", "thinking": "well"}
     (tmp_path / "chat.parquet").write_bytes(parquet([{"id": 3, "messages": [question, answer]}]))
@@ -127,6 +136,7 @@ def test_a_wrong_file_says_what_it_is(tmp_path):
     [
         ("a.csv", b"prompt,completion\na,b,c\n", r"a\.csv is not valid CSV: Expected 2 fields in line 2, saw 3"),
         ("a.csv", b'prompt,completion\n"a,b\n', r"not valid CSV: EOF inside string"),
+        ("a.tsv", b'prompt\tcompletion\n"a\tb\nc"\td\n', r"a\.tsv line 2: a tab between quotes may be text"),
         ("a.csv", b"prompt,prompt\na,b\n", r"two columns with the name 'prompt'"),
         ("a.csv", b"prompt,completion\n", r"has no samples: the file has no rows"),
         ("a.csv", b"\n\n", r"has no samples"),
