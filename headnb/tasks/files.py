@@ -57,7 +57,9 @@ def read_file(path: Path) -> Rows:
         raise HeadnbError(f"cannot read {path}: {error.strerror or one_line(error)}") from error
     if not len(rows):
         raise HeadnbError(f"{path} has no samples: the file has no rows")
-    return Rows(name, str(path), rows, range(len(rows)), lines, form="arrow" if isinstance(rows, TableRows) else "")
+    if isinstance(rows, TableRows):
+        return Rows(name, str(path), rows, range(len(rows)), form="arrow", narrow=rows.narrow)
+    return Rows(name, str(path), rows, range(len(rows)), lines)
 
 
 def task_ending(name: str) -> str:

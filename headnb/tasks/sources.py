@@ -16,7 +16,7 @@ from headnb.tasks.files import read_file, task_ending
 from headnb.tasks.hub_data import load_dataset, one_line_failures
 from headnb.tasks.row_values import type_name
 from headnb.tasks.rows import Rows, with_ids
-from headnb.tasks.tables import is_table, table_rows
+from headnb.tasks.tables import is_table, narrow_floats, table_rows
 
 if TYPE_CHECKING:
     from headnb.tasks.registry import TaskCard
@@ -112,7 +112,8 @@ def _dataset(source: Any, split: str, n: int | None, fields: Mapping[str, str] |
     if form == "arrow":  # plain Python values of the columns that the user selected
         source = source.with_format(None, None if format_["output_all_columns"] else format_["columns"])
     name = source.info.dataset_name or "dataset"
-    return with_ids(Rows(name, f"data set {name}", source, range(len(source)), form=form), fields)
+    rows = Rows(name, f"data set {name}", source, range(len(source)), form=form, narrow=_narrow(source))
+    return with_ids(rows, fields)
 
 
 def _stream(source: Any, n: int) -> Rows:
@@ -120,13 +121,19 @@ def _stream(source: Any, n: int) -> Rows:
     name = source.info.dataset_name or "dataset"
     with one_line_failures(f"rows of the streamed data set {name}", local=True):
         rows = list(itertools.islice(source.with_format(None), n))
-    return Rows(name, f"data set {name} (first rows)", rows, range(len(rows)), form="arrow", streamed=True)
+    source_name = f"data set {name} (first rows)"
+    return Rows(name, source_name, rows, range(len(rows)), form="arrow", narrow=_narrow(source), streamed=True)
+
+
+def _narrow(source: Any) -> dict[str, Any]:
+    features = getattr(source, "features", None)  # unknown for some streams
+    return {} if features is None else narrow_floats(features.arrow_schema)
 
 
 def _from_hub(source: str, name: str, split: str, config: str | None = None) -> Rows:
     rows = load_dataset(source, split=split, name=config)
     part = split if config is None else f"{config}, {split}"
-    return Rows(name, f"{source} ({part})", rows, range(len(rows)), form="arrow")
+    return Rows(name, f"{source} ({part})", rows, range(len(rows)), form="arrow", narrow=_narrow(rows))
 
 
 def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:

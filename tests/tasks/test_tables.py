@@ -59,6 +59,29 @@ def test_whole_numbers_stored_as_floats_are_ids():
         assert {type(key) for key in ids} == {int}
 
 
+@pytest.mark.parametrize("kind", ["pandas", "numbers", "polars", "arrow", "parquet", "dataset", "stream", "folder"])
+def test_floats_of_32_bits_are_written_as_short_as_they_are_read(tmp_path, kind):
+    values = np.array([0.1, 2.5, 1e20], np.float32)
+    frame = pd.DataFrame({"question": ["a", "b", "c"], "answer": values})
+    dataset = datasets.Dataset.from_dict({"question": ["a", "b", "c"], "answer": values.tolist()}).cast_column(
+        "answer", datasets.Value("float32")
+    )
+    if kind in {"parquet", "folder"}:
+        frame.to_parquet(tmp_path / "test.parquet")
+    sources = {
+        "pandas": frame,
+        "numbers": [{"question": "abc"[i], "answer": values[i]} for i in range(3)],
+        "polars": pl.DataFrame(frame.to_dict("list")).cast({"answer": pl.Float32}),
+        "arrow": pa.Table.from_pandas(frame),
+        "parquet": tmp_path / "test.parquet",
+        "dataset": dataset,
+        "stream": dataset.to_iterable_dataset(),
+        "folder": tmp_path,
+    }
+    task = load_task(sources[kind], fields={"prompt": "question", "completion": "answer"})
+    assert [sample.completion for sample in task.samples] == ["0.1", "2.5", "1e+20"]
+
+
 @pytest.mark.parametrize("library", [pd, pl])
 def test_nested_columns(library):
     question, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo", "thinking": "well"}
