@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -80,6 +82,19 @@ def test_floats_of_32_bits_are_written_as_short_as_they_are_read(tmp_path, kind)
     }
     task = load_task(sources[kind], fields={"prompt": "question", "completion": "answer"})
     assert [sample.completion for sample in task.samples] == ["0.1", "2.5", "1e+20"]
+
+
+def test_decimals_are_text_and_ids():
+    price = pa.array([Decimal("2.50"), Decimal("0.10")])
+    ids = pa.array([Decimal(7), Decimal(2**60)], pa.decimal128(38, 0))
+    table = pa.table({"id": ids, "question": ["a", "b"], "price": price})
+    task = load_task(table, fields={"prompt": "{question} {price}", "completion": "price"})
+    assert task.samples == (Sample("a 2.50", "2.50"), Sample("b 0.10", "0.10"))
+    assert task.ids == (7, 2**60)
+    with pytest.raises(HeadnbError, match=r"is a Decimal, not text or a number"):
+        load_task([{"a": Decimal("NaN")}], fields={"prompt": "a", "completion": "a"})
+    with pytest.raises(HeadnbError, match=r"the id of sample 0 is a Decimal"):
+        load_task([{"id": Decimal("NaN"), "prompt": "a", "completion": "b"}])
 
 
 @pytest.mark.parametrize("library", [pd, pl])
