@@ -253,10 +253,11 @@ def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: i
         HeadnbError: as for `load_task`.
     """
     from headnb.tasks.loading import load_at_most, load_task  # noqa: PLC0415
+    from headnb.tasks.sources import is_known  # noqa: PLC0415
 
     if n is not None or not isinstance(source, str):
         return load_task(source, split=split, n=n, seed=seed, config=config)
-    if not user_path(source).exists():
+    if is_known(source) or not user_path(source).exists():
         return load_at_most(source, most, split, seed, config=config)
     task = load_task(source, split=split, seed=seed, config=config)  # a small file keeps its order
     return task if len(task) <= most else load_task(task, n=most, seed=seed)
