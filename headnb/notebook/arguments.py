@@ -271,7 +271,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     """
     import xarray as xr  # noqa: PLC0415
 
-    from headnb.storage.reading import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores_of_one_method  # noqa: PLC0415
 
     found = variable(word, namespace, is_scores)
     if isinstance(found, xr.Dataset):
@@ -280,7 +280,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
         raise HeadnbError(
             _not_found_message(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores)
         )
-    return open_scores(found)
+    return open_scores_of_one_method(found)
 
 
 def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
