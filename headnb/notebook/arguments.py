@@ -20,7 +20,7 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.notebook.variables import fitting_names
-from headnb.storage.remote import is_url, local_copy
+from headnb.storage.remote import is_url, local_copy, url_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -328,7 +328,7 @@ def open_drawable(source: str) -> HeadGrid | Any:
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
     from headnb.storage.reading import SHARED_FILE, open_scores  # noqa: PLC0415
 
-    if not source.endswith(".json"):
+    if not url_name(source).endswith(".json"):
         return open_scores(source)
     with local_copy(source, SHARED_FILE) as path:
         return HeadGrid.open(path)
