@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from headnb.errors import HeadnbError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 def head_name(layer: int, head: int) -> str:
@@ -22,13 +19,15 @@ def parse_heads(names: str | Iterable[str]) -> list[tuple[int, int]]:
     Raises:
         HeadnbError: there is no name, or a name is not valid.
     """
+    if not isinstance(names, Iterable):
+        raise HeadnbError(f"{names!r:.60} is not a head; write layer 3, head 10 as L3H10")
     parts = names.replace(",", " ").split() if isinstance(names, str) else list(names)
     if not parts:
         raise HeadnbError("no heads given; write heads as L3H10, several as L3H10,L7H1")
     heads = []
     for part in parts:
-        match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", part.strip())
+        match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", part.strip()) if isinstance(part, str) else None
         if match is None:
-            raise HeadnbError(f"{part!r} is not a head; write layer 3, head 10 as L3H10")
+            raise HeadnbError(f"{part!r:.60} is not a head; write layer 3, head 10 as L3H10")
         heads.append((int(match[1]), int(match[2])))
     return heads

@@ -163,8 +163,9 @@ def test_selection_by_head_name(scores):
     assert scores.heads["L2H3"]["score"].values.tolist() == scores["score"].values[:, 2, 3].tolist()
     with pytest.raises(HeadnbError, match="no head L9H0: the pattern has 3 layers of 4 heads"):
         pattern.heads["L9H0"]
-    with pytest.raises(HeadnbError, match="names 2 heads"):
-        pattern.heads["L0H0,L0H1"]
+    for heads in (pattern.heads, scores.heads):
+        with pytest.raises(HeadnbError, match="names 2 heads"):
+            heads["L0H0,L0H1"]
 
 
 def test_comparison_has_heads_too(scores):
@@ -216,3 +217,17 @@ def test_what_is_compared_with_scores_must_be_scores(scores: xr.Dataset, other: 
     for call in (scores.heads.correlation, lambda other: headnb.compare(scores, other)):
         with pytest.raises(HeadnbError, match=rf"expected a Dataset of head scores .*, got {type(other).__name__}"):
             call(other)
+
+
+@pytest.mark.parametrize("name", [3, (3, 1), [(3, 1)], None])
+def test_what_is_not_the_name_of_a_head_is_refused(scores: xr.Dataset, name: object) -> None:
+    for heads in (scores.heads, scores.heads.pattern().heads):
+        with pytest.raises(HeadnbError, match="is not a head; write layer 3, head 10 as L3H10"):
+            heads[name]
+
+
+@pytest.mark.parametrize("kind", ["scores", "array", "number"])
+def test_what_is_compared_with_a_pattern_must_be_a_pattern(scores: xr.Dataset, kind: str) -> None:
+    other = {"scores": scores, "array": np.ones((2, 2)), "number": 3}[kind]
+    with pytest.raises(HeadnbError, match=r"expected a pattern \(DataArray\), got \w+; scores\.heads\.pattern\(\)"):
+        scores.heads.pattern().heads.correlation(other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
     from headnb.stats.labelled import Pattern
     from headnb.stats.reliability import Evidence
+
+_Data = TypeVar("_Data", xr.DataArray, xr.Dataset)
 
 
 @xr.register_dataarray_accessor("heads")  # type: ignore[no-untyped-call]
@@ -70,12 +72,17 @@ class PatternHeads:
             kind: "pearson" or "spearman".
 
         Raises:
-            HeadnbError: the patterns have no heads in common.
+            HeadnbError: `other` is not a pattern, or the patterns have no heads in common.
         """
         from headnb.stats import descriptive, patterns  # noqa: PLC0415
 
         if other is None:
             return patterns.correlations(self._pattern, dim, kind)
+        if not isinstance(other, xr.DataArray):
+            raise HeadnbError(
+                f"expected a pattern (DataArray), got {type(other).__name__}; scores.heads.pattern() gives the pattern "
+                "of scores, and scores.heads.correlation(other) compares scores"
+            )
         one, two = xr.align(_with_head_coords(self._pattern), _with_head_coords(other), join="inner")
         if not one.size:
             raise HeadnbError("these patterns have no heads in common")
@@ -148,10 +155,7 @@ class PatternHeads:
 
     def __getitem__(self, name: str) -> float | xr.DataArray:
         """Value of one head: `pattern.heads["L3H10"]`."""
-        picked = self.select(name)
-        if picked.sizes["selected"] != 1:
-            raise HeadnbError(f"{name!r} names {picked.sizes['selected']} heads; use .heads.select for several")
-        return _float_or_array(picked.isel(selected=0))
+        return _float_or_array(only_head(self.select(name), name))
 
     def grid(self, *, title: str = "") -> HeadGrid:
         """Layer x head picture, which can be displayed, printed or saved."""
@@ -199,6 +203,13 @@ class PatternHeads:
             lambda x: statistic(flat(x)), _with_head_coords(self._pattern), input_core_dims=[["layer", "head"]]
         )
         return _float_or_array(values.rename(name))
+
+
+def only_head(picked: _Data, name: object) -> _Data:
+    """The only head of a selection; raise HeadnbError if there are several."""
+    if picked.sizes["selected"] != 1:
+        raise HeadnbError(f"{name!r} names {picked.sizes['selected']} heads; use .heads.select for several")
+    return picked.isel(selected=0)
 
 
 def check_levels(are_levels: bool) -> None:

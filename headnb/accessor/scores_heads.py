@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from headnb.accessor.pattern_heads import PatternHeads, check_levels, flat
+from headnb.accessor.pattern_heads import PatternHeads, check_levels, flat, only_head
 from headnb.call_checks import check_arguments
 from headnb.stats.results import trusted_attrs
 from headnb.stats.tables import head_table
@@ -159,7 +159,7 @@ class ScoresHeads(SavingMethods):
 
     def __getitem__(self, name: str) -> xr.Dataset:
         """Select one head: its scores of all samples, or its values in a comparison."""
-        return self.select(name).isel(selected=0)
+        return only_head(self.select(name), name)
 
     def grid(self, *, title: str = "") -> HeadGrid:
         """Layer x head picture of the pattern or of the comparison, with intervals."""

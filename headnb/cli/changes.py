@@ -26,11 +26,11 @@ def compare(
     """
     from headnb.display.grid import HeadGrid, check_writable  # noqa: PLC0415
     from headnb.notebook.differences import change_between  # noqa: PLC0415
-    from headnb.storage.reading import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores_of_one_method as open_one  # noqa: PLC0415
 
     if save is not None:
         check_writable(save)
-    change, title = change_between(open_scores(before), open_scores(after), **shared.chosen(shared.COMPARING, given))
+    change, title = change_between(open_one(before), open_one(after), **shared.chosen(shared.COMPARING, given))
     grid = HeadGrid.of(change, title=title)
     echo(grid)
     echo(change.heads.top(10).to_string(float_format="{:.3g}".format))

@@ -20,7 +20,7 @@ from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 from headnb.errors import HeadnbError
 from headnb.hub import user_path
 from headnb.notebook.variables import fitting_names
-from headnb.storage.remote import is_url, local_copy
+from headnb.storage.remote import is_url, local_copy, url_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -253,10 +253,11 @@ def load_sampled_task(source: Any, n: int | None, most: int, split: str, seed: i
         HeadnbError: as for `load_task`.
     """
     from headnb.tasks.loading import load_at_most, load_task  # noqa: PLC0415
+    from headnb.tasks.sources import is_known  # noqa: PLC0415
 
     if n is not None or not isinstance(source, str):
         return load_task(source, split=split, n=n, seed=seed, config=config)
-    if not user_path(source).exists():
+    if is_known(source) or not user_path(source).exists():
         return load_at_most(source, most, split, seed, config=config)
     task = load_task(source, split=split, seed=seed, config=config)  # a small file keeps its order
     return task if len(task) <= most else load_task(task, n=most, seed=seed)
@@ -270,7 +271,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
     """
     import xarray as xr  # noqa: PLC0415
 
-    from headnb.storage.reading import open_scores  # noqa: PLC0415
+    from headnb.storage.reading import open_scores_of_one_method  # noqa: PLC0415
 
     found = variable(word, namespace, is_scores)
     if isinstance(found, xr.Dataset):
@@ -279,7 +280,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
         raise HeadnbError(
             _not_found_message(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores)
         )
-    return open_scores(found)
+    return open_scores_of_one_method(found)
 
 
 def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
@@ -327,7 +328,7 @@ def open_drawable(source: str) -> HeadGrid | Any:
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
     from headnb.storage.reading import SHARED_FILE, open_scores  # noqa: PLC0415
 
-    if not source.endswith(".json"):
+    if not url_name(source).endswith(".json"):
         return open_scores(source)
     with local_copy(source, SHARED_FILE) as path:
         return HeadGrid.open(path)

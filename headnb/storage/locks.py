@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def local_path(path: str | Path) -> Path:
             f"{one_line(path, 60)} is a URL, and this needs a local path (runs lock and rename files); save results to "
             "a URL afterwards with scores.heads.save(url)"
         )
+    if isinstance(path, Path) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path.as_posix()):
+        raise HeadnbError(f"{one_line(path, 60)} is a URL as a Path, which removes slashes; give the URL as text")
     local = user_path(path)
     try:
         return local.absolute()

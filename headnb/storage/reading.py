@@ -42,7 +42,7 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
         path: one of:
 
             - a Zarr store that `score_heads(..., out=path)` wrote, or a netCDF file (`.nc`), which may contain head
-              roles;
+              roles, a comparison, or a pattern (DataArray) that `to_netcdf` of xarray wrote;
             - a folder of such stores or files, one per method; gives the `MethodResults` of their common samples;
             - a Parquet file (`.parquet`), or a frame of `scores.heads.to_frame()`;
             - a `.heads.json` file, which has no samples: its pattern (DataArray) is returned, with 4 significant
@@ -56,7 +56,7 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
     `headnb.stats.scoring_revision`).
 
     Raises:
-        HeadnbError: `path` does not exist, or is not a file or a store of scores that this version reads.
+        HeadnbError: `path` does not exist, or is not a file or a store that this version reads.
     """
     if not isinstance(path, (str, Path)):
         if hasattr(path, "to_parquet"):
@@ -75,6 +75,21 @@ def open_scores(path: str | Path | pd.DataFrame) -> Scores:
     return cast("Scores", scores)
 
 
+def open_scores_of_one_method(path: str | Path) -> xr.Dataset:
+    """Open scores of samples by one method.
+
+    Raises:
+        HeadnbError: as for `open_scores`; or `path` has results of several methods, or a pattern or a comparison.
+    """
+    scores: object = open_scores(path)
+    if isinstance(scores, MethodResults):
+        first = next(iter(scores))
+        example = f"{first}.zarr" if is_url(path) else stored_results(local_path(path))[0].name
+        raise HeadnbError(f"{path} has results of several methods; give those of one, such as {path}/{example}")
+    _check_scores(scores, path)
+    return cast("xr.Dataset", scores)
+
+
 def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Dataset]:
     """Iterate over scores or a store of scores, at most `rows` samples at a time, without loading a store whole.
 
@@ -86,7 +101,7 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
     if isinstance(source, (str, Path)) and not is_url(source) and local_path(source).is_dir():
         yield from read_table(local_path(source), mode="r").iterate_parts(rows)
         return
-    scores = source if isinstance(source, xr.Dataset) else open_scores(source)
+    scores = source if isinstance(source, xr.Dataset) else open_scores_of_one_method(source)
     for start in range(0, scores.sizes["sample"], rows):
         part = scores.isel(sample=slice(start, start + rows)).load()
         yield part.assign_coords(position=("sample", start + np.arange(part.sizes["sample"])))
@@ -95,6 +110,8 @@ def read_parts(source: xr.Dataset | str | Path, rows: int) -> Iterator[xr.Datase
 def _read_folder(path: Path) -> xr.Dataset | MethodResults:
     if not (path / METADATA_FILE).exists() and (files := stored_results(path)):
         stored = {file: _read_folder(file) if file.is_dir() else _read_file(file) for file in files}
+        for file, result in stored.items():
+            _check_scores(result, file)
         return results_by_method(cast("dict[Path, xr.Dataset]", stored))
     fitted = read_fit(path)
     return read_table(path, mode="r").scores() if fitted is None else fitted
@@ -114,6 +131,20 @@ def _read_file(path: Path) -> xr.Dataset | xr.DataArray:
         raise
     except Exception as error:  # xarray's decoders raise many types
         raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
-    if "score" not in scores or not ("loss" in scores or "role" in scores.dims):
-        raise HeadnbError(f"{path} has no head scores (variables score and loss)")
-    return restore_identity(scores)
+    if "score" in scores and ("loss" in scores or "role" in scores.dims):
+        return restore_identity(scores)
+    if "difference" in scores and _is_of_heads(scores["difference"]):
+        return restore_identity(scores)
+    if len(scores.data_vars) == 1 and _is_of_heads(only := next(iter(scores.data_vars.values()))):
+        return only
+    raise HeadnbError(f"{path} has no head scores (variables score and loss)")
+
+
+def _is_of_heads(values: xr.DataArray) -> bool:
+    """Whether an array may be a pattern or a comparison: numbers of heads, not of samples."""
+    return {"layer", "head"} <= set(values.dims) and "sample" not in values.dims and values.dtype.kind in "fiu"
+
+
+def _check_scores(result: object, path: str | Path) -> None:
+    if not isinstance(result, xr.Dataset) or "score" not in result:
+        raise HeadnbError(f"{shown_url(path)} has no head scores (variables score and loss)")

@@ -31,8 +31,20 @@ def is_url(path: object) -> bool:
 
 
 def shown_url(url: str | Path) -> str:
-    """A URL without the user name and password that it may contain."""
-    return re.sub(r"//[^/@]*@", "//", str(url))
+    """A URL without the user name, password and query (such as a signature) that it may contain."""
+    return re.sub(r"(://[^\s?]*\?)[^\s'\"]+", r"\1...", re.sub(r"//[^/@]*@", "//", str(url)))
+
+
+def url_name(url: str | Path) -> str:
+    """The last component of a path or a URL; that of a web address without its query, which follows the suffix."""
+    text = str(url)
+    if _is_web_address(text):
+        text = re.split(r"[?#]", text, maxsplit=1)[0]
+    return PurePosixPath(text.rstrip("/")).name
+
+
+def _is_web_address(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 @contextlib.contextmanager
@@ -44,7 +56,7 @@ def local_copy(source: str | Path, default: str) -> Iterator[Path]:
         default: the file to read from a repository of the hub, if the URL names none.
 
     Raises:
-        HeadnbError: the URL cannot be read, or has more than 4 GB.
+        HeadnbError: the URL cannot be read, has more than 4 GB, or is a Zarr store on a web server.
     """
     if not is_url(source):
         yield local_path(source)
@@ -55,7 +67,12 @@ def local_copy(source: str | Path, default: str) -> Iterator[Path]:
             yield copy
         return
     with tempfile.TemporaryDirectory(prefix="headnb-") as folder:
-        copy = Path(folder) / (PurePosixPath(url.rstrip("/")).name or "scores")
+        copy = Path(folder) / (url_name(url) or "scores")
+        if copy.suffix == ".zarr" and _is_web_address(url):
+            raise HeadnbError(
+                f"{shown_url(url)}: a Zarr store cannot be read from a web server, which does not list the store's "
+                "files; use a netCDF or Parquet file, or another file system such as s3://"
+            )
         _copy(url, copy)
         with _named_by(url, copy):
             yield copy

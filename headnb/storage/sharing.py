@@ -1,7 +1,7 @@
 """Upload of scores to the Hugging Face hub: the scores, their pattern, a picture, and a card that describes them.
 
-Names of models and tasks may be paths of the uploading machine. Only the last component of a path is uploaded, in the
-files' attributes and in the card. Sample ids are uploaded unchanged.
+Names of models and tasks may be paths of the uploading machine, absolute or relative. Only the last component of a
+path is uploaded, in the files' attributes and in the card. Sample ids are uploaded unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PATTERN_FILE = "pattern.heads.json"
 PICTURE_FILE = "pattern.png"
-_PATH = re.compile(r"(?<![\w.:/\\-])(?:[A-Za-z]:|~[\w-]*|file://)?[/\\](?:[^\n'\",;:+/\\]+[/\\])+")
+_PATH = re.compile(r"(?<![\w.:/\\-])(?:[A-Za-z]:|~[\w-]*|file://|\.\.?)?[/\\](?:[^\n'\",;:+/\\]+[/\\])+")
 
 
 def push_scores(
@@ -67,10 +67,15 @@ def _cleaned(attrs: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def last_components(value: Any) -> Any:
-    """A text with the last component of each absolute path instead of the path; other values unchanged."""
+    """A text with the last component of each path instead of the path; other values, and hub ids, unchanged.
+
+    Paths are absolute, or begin with `~`, `.` or `..`.
+    """
     if not isinstance(value, str):
         return value
     for kind in (PurePosixPath, PureWindowsPath):
-        if kind(value).is_absolute() or value.startswith("~"):
+        if kind(value).is_absolute():
             return kind(value).name
+    if re.match(r"~|\.\.?[/\\]", value):
+        return PureWindowsPath(value).name  # divides at slashes of both kinds
     return _PATH.sub("", value)

@@ -59,10 +59,15 @@ def write_columns(path: Path, columns: Mapping[str, np.ndarray], attrs: Mapping[
         attrs: model, task, method and settings of the scores.
 
     Raises:
-        HeadnbError: the disk is full or not writable.
+        HeadnbError: the disk is full or not writable, or the sample ids would take too much memory.
     """
     import zarr  # noqa: PLC0415  needed only for scores on disk
 
+    if columns["sample"].dtype.kind == "U" and columns["sample"].nbytes > MOST_TEXT_BYTES:
+        raise HeadnbError(
+            f"the ids of these {len(columns['sample'])} samples take more than {MOST_TEXT_BYTES // 2**20} MB, because "
+            "each takes the space of the longest one; give shorter ids or numbers"
+        )
     columns = {**columns, **{name: columns[name][columns["order"]] for name in SAMPLE_COLUMNS}}
     draft = path.with_name(f".{path.name}.draft")
     rows = chunk_rows(columns["score"])

@@ -6,9 +6,12 @@ line, of unpacked bytes and of a table, and the number of rows are limited.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import csv
 import gzip
 import io
+import re
 import zlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +29,8 @@ LINE_LIMIT = 10_000_000  # bytes; a longer line indicates a broken file
 SIZE_LIMIT = 1_000_000_000  # bytes, after decompression, of a file that is read as a whole
 ROW_LIMIT = 20_000_000
 _BATCH_ROWS = 1024  # rows of a Parquet file between two checks of its size
+# A cell that begins with a quote; "end" is its last quote, before the next separator.
+_QUOTED_CELL = re.compile(rb'(?<![^\t\r\n])"(?P<text>[^"]*+(?:""[^"]*+)*+)(?P<end>"(?![^\t\r\n]))?')
 _GZIP = b"\x1f\x8b"
 CONCATENATION, UNION = "+", "_or_"  # between the names of the tasks that a combined task consists of
 
@@ -52,7 +57,9 @@ def read_file(path: Path) -> Rows:
         raise HeadnbError(f"cannot read {path}: {error.strerror or one_line(error)}") from error
     if not len(rows):
         raise HeadnbError(f"{path} has no samples: the file has no rows")
-    return Rows(name, str(path), rows, range(len(rows)), lines, form="arrow" if isinstance(rows, TableRows) else "")
+    if isinstance(rows, TableRows):
+        return Rows(name, str(path), rows, range(len(rows)), form="arrow", narrow=rows.narrow)
+    return Rows(name, str(path), rows, range(len(rows)), lines)
 
 
 def task_ending(name: str) -> str:
@@ -153,7 +160,7 @@ def _decoded(content: bytes, where: str) -> str:
         raise HeadnbError(f"{where} is not UTF-8 text") from error
 
 
-def _read_csv(file: io.BufferedReader, path: Path, separator: str = ",") -> Content:
+def _read_csv(file: Any, path: Path, separator: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Content:
     """The rows of a CSV file as dicts of text: values such as 007 and NA stay as they are."""
     import pandas as pd  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -162,6 +169,7 @@ def _read_csv(file: io.BufferedReader, path: Path, separator: str = ",") -> Cont
         frame = pd.read_csv(
             file,
             sep=separator,
+            quoting=quoting,
             header=None,
             dtype=str,
             keep_default_na=False,
@@ -183,7 +191,16 @@ def _read_csv(file: io.BufferedReader, path: Path, separator: str = ",") -> Cont
 
 
 def _read_tsv(file: io.BufferedReader, path: Path) -> Content:
-    return _read_csv(file, path, separator="\t")
+    """The rows of a TSV file; a quote is a character unless every cell that begins with a quote also ends with one."""
+    content = file.read().removeprefix(codecs.BOM_UTF8)
+    if not all(cell["end"] for cell in _QUOTED_CELL.finditer(content)):
+        return _read_csv(io.BytesIO(content), path, "\t", csv.QUOTE_NONE)
+    if with_tab := next((cell for cell in _QUOTED_CELL.finditer(content) if b"\t" in cell["text"]), None):
+        line = content.count(b"\n", 0, with_tab.start()) + 1
+        raise HeadnbError(
+            f"{path} line {line}: a tab between quotes may be text or a separator; save the file as CSV or JSON Lines"
+        )
+    return _read_csv(io.BytesIO(content), path, "\t")
 
 
 def _read_parquet(file: io.BufferedReader, path: Path) -> Content:

@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness: prompts and gold targets by the task's own templates, where lm_eval is installed.
 
 A prompt is what the harness sends to a model without a chat template, with the task's own number of few-shot examples.
+A sample is never one of its own examples: the harness excludes it only when it reads the test split.
 The completion is the text whose likelihood the harness computes for the right answer: the gold choice or target. In a
 task that generates text it is the gold target, after the delimiter that the harness puts before the answers of few-shot
 examples.
@@ -8,14 +9,18 @@ examples.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headnb.errors import HeadnbError, one_line, optional_import, unknown_name
 from headnb.tasks.hub_data import one_line_failures
 from headnb.tasks.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PREFIX = "lm_eval:"
 
@@ -111,7 +116,8 @@ class _Prompts(Sequence[Any]):
 def _pair(task: Any, document: Any, index: int) -> tuple[str, str]:
     prefix = task.doc_to_prefix(document)
     shots = task.config.num_fewshot or 0
-    context = task.fewshot_context(document, num_fewshot=shots, gen_prefix=prefix)
+    with _without_itself(task, document) if shots else contextlib.nullcontext():
+        context = task.fewshot_context(document, num_fewshot=shots, gen_prefix=prefix)
     if task.OUTPUT_TYPE == "generate_until":
         return context, _answer(task, document, prefix)
     requests = task.construct_requests(document, context, metadata=(task.config.task, index, 1))
@@ -121,6 +127,22 @@ def _pair(task: Any, document: Any, index: int) -> tuple[str, str]:
         return "", requests.arguments[0]
     prompt, completion = requests.arguments[:2]
     return prompt, completion
+
+
+@contextlib.contextmanager
+def _without_itself(task: Any, document: Any) -> Iterator[None]:
+    """Inside the block, few-shot examples that contain the document are drawn again without it."""
+    sampler, draw = task.sampler, task.sampler.sample
+
+    def draw_others(*args: Any, **options: Any) -> Sequence[Any]:
+        examples: Sequence[Any] = draw(*args, **options)
+        return draw(*args, **{**options, "eval_doc": document}) if document in examples else examples
+
+    sampler.sample = draw_others
+    try:
+        yield
+    finally:
+        del sampler.sample
 
 
 def _gold_choice(task: Any, document: Any) -> int:

@@ -95,6 +95,9 @@ class Task:
             HeadnbError: no sample has this id.
         """
         if key not in self.ids:
+            if str(key) in map(str, self.ids):
+                kind = "numbers" if isinstance(key, str) else "text"
+                raise HeadnbError(f"the sample ids of {self.name} are {kind}, but {key!r:.60} is {type_name(key)}")
             raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids[:20]))
         return subset(self, [self.ids.index(key)])
 
@@ -156,8 +159,8 @@ def load_task(
     Args:
         source: one of:
 
-            - a name in `known_tasks()`. If the folder in the environment variable HEADNB_DATA has
-              `{source}.{split}.jsonl`, this file is read;
+            - a name in `known_tasks()`; `./name` is a file or a folder of that name. If the folder in the environment
+              variable HEADNB_DATA has `{source}.{split}.jsonl`, this file is read;
             - a path to a file: JSON Lines (`.jsonl`), a JSON array (`.json`), CSV, TSV or Parquet, also with `.gz`;
             - a frame of pandas or polars, an Arrow table, or another object with Arrow's stream interface. A named
               index of a pandas frame is a column; other indices are ignored;

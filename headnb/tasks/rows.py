@@ -9,7 +9,7 @@ from headnb.errors import HeadnbError, one_line
 from headnb.tasks.samples import as_mapping, as_named_row, read_field, read_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from headnb.tasks.registry import Template
     from headnb.tasks.samples import Id
@@ -28,6 +28,7 @@ class Rows:
         template: makes prompt and completion of a row; None if the rows have them.
         form: "arrow" for tables and data sets, in which missing nested fields are None; "custom" for a data set with
             the user's own transform; else empty.
+        narrow: NumPy type of the columns with numbers of less than 64 bits: Arrow gives 0.1 as 0.10000000149011612.
         streamed: whether the rows are the first ones of a stream; then samples are taken in order.
     """
 
@@ -38,6 +39,7 @@ class Rows:
     lines: Sequence[int] = ()
     template: Template | None = None
     form: str = ""
+    narrow: Mapping[str, Callable[[float], object]] = dataclasses.field(default_factory=dict)
     streamed: bool = False
 
     def row(self, index: int) -> object:
@@ -47,7 +49,11 @@ class Rows:
             HeadnbError: the data set's own transform fails.
         """
         if self.form == "arrow":
-            return _without_none(self.rows[index])
+            row = _without_none(self.rows[index])
+            for name in self.narrow.keys() & row.keys():
+                if row[name] is not None:
+                    row[name] = float(str(self.narrow[name](row[name])))
+            return row
         if self.form != "custom":
             return self.rows[index]
         try:

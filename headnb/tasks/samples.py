@@ -7,7 +7,8 @@ import functools
 import numbers
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
@@ -142,17 +143,22 @@ KINDS = (  # the first matching kind is used
     RowKind(("messages",), EXTRAS, _read_chat),
 )
 FIELDS = (*dict.fromkeys(name for kind in KINDS for name in (*kind.columns, *kind.optional)), "id")
+_ANSWERS = {"labels", *MASK_COLUMNS}
 _OPTIONAL = {*MEDIA, *(name for kind in KINDS for name in kind.optional)}
 
 
 def _rename_columns(row: Mapping[str, Any], fields: Mapping[str, str], where: str) -> dict[str, Any]:
-    """The columns of `fields` under their new names, and the optional columns of the row."""
+    """The columns of `fields` under their new names, the columns that complete the sample, and the optional columns."""
     renamed = {name: read_field(row, name, column, where) for name, column in fields.items() if name != "id"}
     used = set(fields.values())
     for name, value in row.items():
         if name in _OPTIONAL or is_other_input(name):
             renamed.setdefault(name, None if name in used else value)
-    return renamed
+    named = fields.keys() & {name for kind in KINDS for name in kind.columns}
+    completing = {name for kind in KINDS if named <= set(kind.columns) for name in kind.columns} - used
+    if named & _ANSWERS:  # labels and masks are alternatives
+        completing -= _ANSWERS
+    return {**{name: row[name] for name in completing & row.keys()}, **renamed}
 
 
 def as_mapping(row: object) -> Mapping[str, Any] | None:
@@ -215,7 +221,7 @@ def read_field(row: Mapping[str, Any], name: str, column: str, where: str) -> An
     """
     if column in row:
         value = row[column]
-        number = name in {"prompt", "completion"} and isinstance(value, numbers.Real)
+        number = name in {"prompt", "completion"} and isinstance(value, (numbers.Real, Decimal))
         return _as_text(value, f"{where}: column {column!r}") if number else value
     if "{" not in column:
         raise HeadnbError(f"{where} has no column {column!r} for {name!r}; it has {column_names(row)}")
@@ -252,18 +258,18 @@ def _as_text(value: object, where: str) -> str:
     """Text unchanged, or a number converted by `str`; True and False are not numbers."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, bool) and isinstance(value, numbers.Real):
+    if not isinstance(value, bool) and isinstance(value, (numbers.Real, Decimal)):
         try:
             text = str(value)
         except ValueError as error:  # more digits than Python converts
             raise HeadnbError(f"{where}: {error}") from error
-        if text not in {"nan", "inf", "-inf"}:
+        if value.is_finite() if isinstance(value, Decimal) else text not in {"nan", "inf", "-inf"}:
             return text
     raise HeadnbError(f"{where} is {describe_type(value)}, not text or a number")
 
 
 def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
-    """Check the ids of a task's samples; convert NumPy scalars, and floats such as 1.0 to whole numbers.
+    """Check the ids of a task's samples; convert NumPy scalars, and floats and decimals such as 1.0 to whole numbers.
 
     Raises:
         HeadnbError: the ids are not all text or all 64-bit integers, are not unique, contain characters that files
@@ -272,7 +278,7 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     unique: dict[Id, None] = {}
     for index, value in enumerate(ids):
         key = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-        if isinstance(key, float) and key.is_integer() and abs(key) < 2**53:  # pandas may store whole numbers so
+        if _is_whole(key):
             key = int(key)
         if not isinstance(key, (int, str)) or isinstance(key, bool):
             raise HeadnbError(f"{where}: the id of sample {index} is {describe_type(key)}, not text or a whole number")
@@ -290,6 +296,13 @@ def read_ids(ids: Iterable[object], where: str) -> tuple[Id, ...]:
     if len({isinstance(key, str) for key in unique}) > 1:
         raise HeadnbError(f"{where}: some sample ids are text and some are numbers; use one kind")
     return tuple(unique)
+
+
+def _is_whole(key: object) -> TypeGuard[float | Decimal]:
+    """Whether a float or a decimal is a whole number, as pandas and databases may store whole numbers."""
+    if isinstance(key, Decimal):
+        return key.is_finite() and abs(key) < 2**64 and key == int(key)
+    return isinstance(key, float) and key.is_integer() and abs(key) < 2**53
 
 
 def _text_sample(row: Mapping[str, Any], where: str) -> Sample:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headnb import hub
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, one_line, unknown_name, warn_user
 from headnb.tasks import harness, procedural, registry
 from headnb.tasks.files import read_file, task_ending
 from headnb.tasks.hub_data import load_dataset, one_line_failures
 from headnb.tasks.row_values import type_name
 from headnb.tasks.rows import Rows, with_ids
-from headnb.tasks.tables import is_table, table_rows
+from headnb.tasks.tables import is_table, narrow_floats, table_rows
 
 if TYPE_CHECKING:
     from headnb.tasks.registry import TaskCard
 
 DATA_FOLDER = "HEADNB_DATA"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a Path of a URL has one slash
 ENDLESS_SAMPLES = 64  # default number of samples of a procedural task or a stream, which have no end
 
 
@@ -31,12 +33,18 @@ def is_source(value: object) -> bool:
     return isinstance(value, (list, tuple)) or is_dataset or is_table(value) or harness.is_harness_task(value)
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is that of a registered or a procedural task."""
+    return name in registry.CARDS or name in procedural.procedural_cards()
+
+
 def find_rows(
     source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None, config: str | None
 ) -> Rows:
     """The rows of any source that `load_task` accepts, except a Task."""
     if isinstance(source, (str, Path)):
-        return _rows_by_name(str(source), split, n, seed, fields, config)
+        is_path = isinstance(source, Path)
+        return _rows_by_name(str(source), split, n, seed, fields, config, is_path=is_path)
     _refuse_config(config, type_name(source))
     if type(source).__module__.partition(".")[0] == "datasets":
         return _dataset(source, split, n, fields)
@@ -54,21 +62,37 @@ def find_rows(
 
 
 def _rows_by_name(
-    source: str, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None, config: str | None
+    source: str,
+    split: str,
+    n: int | None,
+    seed: int,
+    fields: Mapping[str, str] | None,
+    config: str | None,
+    *,
+    is_path: bool,
 ) -> Rows:
+    if not source.strip():
+        raise HeadnbError("the name of the task is empty; give the name of a task, a file, a folder or a data set")
+    if _URL.match(source):
+        raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
     if source.startswith(harness.PREFIX):
         _refuse_config(config, source)
         return harness.harness_rows(source.removeprefix(harness.PREFIX), split, seed)
     path = hub.user_path(source)
     in_folder = _data_file(source, split)
-    if task_ending(path.name) or path.is_file():
+    is_name = config is None and is_known(source) and not (is_path and path.exists())
+    if is_name and path.exists():
+        warn_user(f"{source!r} is the known task of that name; write './{source}' for the file or folder")
+    if not is_name and (task_ending(path.name) or path.is_file()):
         _refuse_config(config, source)
         rows = read_file(path)
     elif config is None and in_folder is not None and in_folder.is_file():
         rows = dataclasses.replace(read_file(in_folder), name=source)
-    elif config is None and source in registry.CARDS and not path.is_dir():
+    elif is_name and source in registry.CARDS:
         return _registered(source, split, n, fields, in_folder)
-    elif config is not None or fields is not None or "/" in source or path.is_dir():
+    elif config is not None or fields is not None or "/" in source or (path.is_dir() and not is_name):
+        if path.name in {"", ".."}:
+            path = path.resolve()
         where, name = (str(path), path.name) if path.is_dir() else (source, source)
         rows = _from_hub(where, name, split, config)
     else:
@@ -105,6 +129,8 @@ def _dataset(source: Any, split: str, n: int | None, fields: Mapping[str, str] |
         if split not in source:
             raise HeadnbError(f"the data set has no split {split!r}; it has {', '.join(map(repr, source))}")
         source = source[split]
+    if not hasattr(source, "info"):
+        raise HeadnbError(f"cannot load a task from {type_name(source)} of a data set; give the whole data set")
     if not hasattr(source, "__len__"):
         return with_ids(_stream(source, n or ENDLESS_SAMPLES), fields)
     format_ = source.format
@@ -112,7 +138,8 @@ def _dataset(source: Any, split: str, n: int | None, fields: Mapping[str, str] |
     if form == "arrow":  # plain Python values of the columns that the user selected
         source = source.with_format(None, None if format_["output_all_columns"] else format_["columns"])
     name = source.info.dataset_name or "dataset"
-    return with_ids(Rows(name, f"data set {name}", source, range(len(source)), form=form), fields)
+    rows = Rows(name, f"data set {name}", source, range(len(source)), form=form, narrow=_narrow(source))
+    return with_ids(rows, fields)
 
 
 def _stream(source: Any, n: int) -> Rows:
@@ -120,13 +147,19 @@ def _stream(source: Any, n: int) -> Rows:
     name = source.info.dataset_name or "dataset"
     with one_line_failures(f"rows of the streamed data set {name}", local=True):
         rows = list(itertools.islice(source.with_format(None), n))
-    return Rows(name, f"data set {name} (first rows)", rows, range(len(rows)), form="arrow", streamed=True)
+    source_name = f"data set {name} (first rows)"
+    return Rows(name, source_name, rows, range(len(rows)), form="arrow", narrow=_narrow(source), streamed=True)
+
+
+def _narrow(source: Any) -> dict[str, Any]:
+    features = getattr(source, "features", None)  # unknown for some streams
+    return {} if features is None else narrow_floats(features.arrow_schema)
 
 
 def _from_hub(source: str, name: str, split: str, config: str | None = None) -> Rows:
     rows = load_dataset(source, split=split, name=config)
     part = split if config is None else f"{config}, {split}"
-    return Rows(name, f"{source} ({part})", rows, range(len(rows)), form="arrow")
+    return Rows(name, f"{source} ({part})", rows, range(len(rows)), form="arrow", narrow=_narrow(rows))
 
 
 def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:

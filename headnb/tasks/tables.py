@@ -13,6 +13,7 @@ from headnb.tasks.row_values import type_name
 from headnb.tasks.rows import Rows
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 
@@ -24,10 +25,12 @@ class TableRows(Sequence[Any]):
 
     Attributes:
         column_names: names of the columns.
+        narrow: as in `Rows`.
     """
 
     def __init__(self, table: pa.Table, where: str) -> None:
         self._table = table
+        self.narrow = narrow_floats(table.schema)
         self._start, self._block = 0, table.slice(0, _BLOCK).to_pylist()
         self.column_names: list[str] = table.column_names
         if twice := {name for name in self.column_names if self.column_names.count(name) > 1}:
@@ -41,6 +44,18 @@ class TableRows(Sequence[Any]):
         if start != self._start:
             self._start, self._block = start, self._table.slice(start, _BLOCK).to_pylist()
         return self._block[index - start]
+
+
+def narrow_floats(schema: pa.Schema) -> dict[str, type[np.floating[Any]]]:
+    """NumPy type of each column of 16- or 32-bit floats."""
+    import numpy as np  # noqa: PLC0415
+    from pyarrow import types  # noqa: PLC0415
+
+    return {
+        field.name: getattr(np, f"float{field.type.bit_width}")
+        for field in schema
+        if types.is_float16(field.type) or types.is_float32(field.type)
+    }
 
 
 def is_table(value: object) -> bool:
@@ -65,7 +80,8 @@ def table_rows(source: Any) -> Rows:
         raise HeadnbError(
             f"cannot read {type_name(source)} as an Arrow table (one type per column): {reason}"
         ) from error
-    return Rows("table", f"{title} in memory", TableRows(table, f"the {title}"), range(table.num_rows), form="arrow")
+    rows = TableRows(table, f"the {title}")
+    return Rows("table", f"{title} in memory", rows, range(len(rows)), form="arrow", narrow=rows.narrow)
 
 
 def _from_pandas(source: Any) -> pa.Table:

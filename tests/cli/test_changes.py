@@ -9,6 +9,7 @@ import headnb
 import pytest
 import xarray as xr
 from headnb.display.grid import HeadGrid
+from headnb.storage.method_results import MethodResults
 from headnb.tuning.tracking import HeadScoreCallback
 
 from commands import run
@@ -70,6 +71,15 @@ def test_compare_show_and_export_take_urls(
     assert said[0] == said[1] != said[2] == said[3]
     assert run(monkeypatch, "show", "nosuch://user:secret@host/a.zarr") == 1
     assert "cannot open nosuch://host/a.zarr" in capsys.readouterr().err
+
+
+def test_compare_needs_one_method(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    scores = headnb.open_scores(folder / "before.zarr")
+    MethodResults({"activation": scores, "entropy": scores.assign_attrs(method="entropy")}).save(tmp_path / "om")
+    assert run(monkeypatch, "compare", tmp_path / "om", tmp_path / "om") == 1
+    assert "om has results of several methods; give those of one, such as" in capsys.readouterr().err
 
 
 def test_compare_of_two_tasks_shows_ranks(

@@ -13,6 +13,8 @@ from headnb import HeadnbError, open_scores
 from headnb.display.grid import HeadGrid
 from headnb.stats.results import is_result
 from headnb.storage.frames import from_frame
+from headnb.storage.method_results import MethodResults
+from headnb.storage.reading import open_scores_of_one_method
 
 from scoring_samples import TASK
 from tiny import tiny_model
@@ -126,6 +128,26 @@ def test_a_method_without_samples_has_a_frame_of_heads():
 def test_a_wrong_frame_is_one_clear_error(scores, change, message):
     with pytest.raises(HeadnbError, match=message):
         from_frame(change(scores.heads.to_frame()))
+
+
+def test_a_comparison_and_a_pattern_come_back_from_netcdf(scores, tmp_path):
+    change, pattern = headnb.compare(scores, scores), scores.heads.pattern()
+    change.heads.save(tmp_path / "change.nc")
+    pattern.to_netcdf(tmp_path / "pattern.nc")
+    for name, result in (("change", change), ("pattern", pattern)):
+        opened = open_scores(tmp_path / f"{name}.nc")
+        xr.testing.assert_identical(opened, result)
+        assert is_result(opened)
+        assert HeadGrid.of(opened).payload == HeadGrid.of(result).payload
+        with pytest.raises(HeadnbError, match=f"{name}.nc has no head scores"):
+            open_scores_of_one_method(tmp_path / f"{name}.nc")
+
+
+def test_where_one_method_is_needed_a_folder_of_several_is_refused(scores, tmp_path):
+    folder = MethodResults({"a": scores, "b": scores.assign_attrs(method="b")}).save(tmp_path / "om")
+    with pytest.raises(HeadnbError, match=r"om has results of several methods; give those of one, such as .*om/a\.nc$"):
+        open_scores_of_one_method(folder)
+    assert set(open_scores(folder)) == {scores.attrs["method"], "b"}
 
 
 def test_wrong_paths_and_files_are_one_clear_error(scores, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -80,14 +81,18 @@ def test_a_file_is_written_to_a_url_and_read_from_it(files, bucket, tmp_path):
 
 def test_a_file_on_a_web_server_is_read(tmp_path):
     pytest.importorskip("aiohttp")
-    score_into(None).heads.save(tmp_path / "a.nc")
+    for name in ("a.nc", "a.parquet"):
+        score_into(None).heads.save(tmp_path / name)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         assert scores_are_correct(open_scores(f"{url}/a.nc"))
-        with pytest.raises(HeadnbError, match="there are no scores at"):
-            open_scores(f"{url}/b.nc")
+        assert scores_are_correct(open_scores(f"{url}/a.parquet?download=1#top"))
+        with pytest.raises(HeadnbError, match=r"there are no scores at .*/b\.nc\?\.\.\.$"):
+            open_scores(f"{url}/b.nc?token=secret")
+        with pytest.raises(HeadnbError, match=r"/a\.zarr/: a Zarr store cannot be read from a web server"):
+            open_scores(f"{url}/a.zarr/")
         server.shutdown()
 
 
@@ -139,5 +144,10 @@ def test_a_password_in_a_url_is_not_shown():
 def test_runs_write_to_local_paths_only():
     with pytest.raises(HeadnbError, match=r"is a URL, and this needs a local path.*scores\.heads\.save\(url\)"):
         score_into("s3://bucket/a.zarr")
+    for path in (Path("s3://bucket/a.nc"), Path("memory://a.nc")):
+        with pytest.raises(HeadnbError, match="is a URL as a Path, which removes slashes; give the URL as text"):
+            score_into(None).heads.save(path)
+        with pytest.raises(HeadnbError, match="is a URL as a Path"):
+            open_scores(path)
     with pytest.raises(HeadnbError, match=r"use scores\.heads\.push_to_hub"):
         score_into(None).heads.save("hf://user/name/scores.nc")

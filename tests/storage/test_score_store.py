@@ -13,7 +13,7 @@ import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
 from headnb.engine.batching import BatchPlan
 from headnb.scoring.progress import ScoringInterrupted
-from headnb.storage import score_store
+from headnb.storage import score_store, zarr_columns
 from headnb.storage.row_buffer import ScoreRows, merge_adjacent
 from headnb.storage.score_store import open_table
 from headnb.storage.zarr_columns import SAMPLE_VARIABLES
@@ -21,6 +21,7 @@ from headnb.storage.zarr_columns import SAMPLE_VARIABLES
 from forks import PROCESSES, exit_code
 from scoring_samples import BUDGET, TASK, same_scores
 from store_writer_process import write_store
+from stores import SAMPLES, score_into
 from tiny import tiny_model
 
 
@@ -46,6 +47,13 @@ def another_writer(out, moment):
 
 def killed_writer(out, moment):
     assert exit_code(write_store, out, moment) == -signal.SIGKILL
+
+
+def test_ids_that_could_not_be_read_again_are_refused_before_scoring(tmp_path, monkeypatch):
+    monkeypatch.setattr(zarr_columns, "MOST_TEXT_BYTES", 4 * SAMPLES * 8)
+    with pytest.raises(HeadnbError, match=r"the ids of these 30 samples take more than .* give shorter ids"):
+        score_into(tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
 
 
 @pytest.mark.parametrize("moment", ["pause_while_creating", "pause_after_each_batch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import sqlite3
@@ -71,6 +72,21 @@ def test_cells_of_csv_are_text_as_written(tmp_path):
     assert task.samples == (Sample("NA", "1.50"), Sample("null", "True"))
 
 
+def test_quotes_of_an_unquoted_tsv_are_text(tmp_path):
+    (tmp_path / "a.tsv").write_text('prompt\tcompletion\n"Hi\tyes\nBye\tno\n"Ok" he said\tfine\n')
+    assert load_task(tmp_path / "a.tsv").samples == (
+        Sample('"Hi', "yes"),
+        Sample("Bye", "no"),
+        Sample('"Ok" he said', "fine"),
+    )
+
+
+@pytest.mark.parametrize("name", ["ORCID", "PAR1", "GGUF", "BZh9", "GIF8"])
+def test_a_column_may_have_the_name_of_a_signature(tmp_path, name):
+    (tmp_path / "a.csv").write_text(f"{name},prompt,completion\n1,a,b\n")
+    assert load_task(tmp_path / "a.csv").samples == (Sample("a", "b"),)
+
+
 def test_parquet_keeps_types_and_nested_columns(tmp_path):
     question, answer = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo", "thinking": "well"}
     (tmp_path / "chat.parquet").write_bytes(parquet([{"id": 3, "messages": [question, answer]}]))
@@ -107,6 +123,7 @@ def other_files(folder):
         "is an HTML page": ("n.jsonl", b"\n<!doctype HTML><p>sign in</p>"),
         "is a Git LFS pointer": ("o.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "is UTF-16 text": ("p.csv", "prompt,completion".encode("utf-16")),
+        "is an archive compressed with bzip2": ("s.csv", bz2.compress(CSV)),
         "is a Python pickle": ("q", b"\x80\x04\x95"),
         "is a binary file, not CSV": ("r.csv", b"a,b\n\0,c"),
     }
@@ -127,6 +144,7 @@ def test_a_wrong_file_says_what_it_is(tmp_path):
     [
         ("a.csv", b"prompt,completion\na,b,c\n", r"a\.csv is not valid CSV: Expected 2 fields in line 2, saw 3"),
         ("a.csv", b'prompt,completion\n"a,b\n', r"not valid CSV: EOF inside string"),
+        ("a.tsv", b'prompt\tcompletion\n"a\tb\nc"\td\n', r"a\.tsv line 2: a tab between quotes may be text"),
         ("a.csv", b"prompt,prompt\na,b\n", r"two columns with the name 'prompt'"),
         ("a.csv", b"prompt,completion\n", r"has no samples: the file has no rows"),
         ("a.csv", b"\n\n", r"has no samples"),

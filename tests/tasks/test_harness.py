@@ -87,6 +87,16 @@ def test_few_shot_examples_are_those_of_the_task_and_depend_on_seed_and_row_only
     assert load_task("lm_eval:gsm8k", seed=1).samples[0] != whole.samples[0]
 
 
+def test_a_training_sample_is_not_among_its_own_few_shot_examples(hub):
+    hub(train=GSM8K, test=GSM8K)
+    task = harness._manager().load("gsm8k")["tasks"]["gsm8k"]
+    for sample in load_task(task, split="train").samples:
+        question = sample.prompt.rpartition("\n\n")[2]
+        assert sample.prompt.count(question) == 1
+        assert sample.prompt.count("Question: ") == 6
+    assert "sample" not in vars(task.sampler)  # the task is unchanged
+
+
 def test_a_choice_inside_the_prompt(hub):
     hub(train=WINOGRANDE, validation=WINOGRANDE)
     task = load_task("lm_eval:winogrande")  # no test split: the harness uses the validation split

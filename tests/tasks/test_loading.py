@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
-from headnb import HeadnbError
+from headnb import HeadnbError, hub
 from headnb.tasks.loading import Sample, Task, TokenSample, load_task
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +112,38 @@ def test_folder_of_a_data_set(tmp_path):
         load_task(folder, split="train", fields={"prompt": "question", "completion": "answer"})
 
 
+def test_the_working_folder_is_a_data_set_with_its_name(tmp_path, monkeypatch):
+    (folder := tmp_path / "mine").mkdir()
+    (folder / "inner").mkdir()
+    datasets.Dataset.from_list([{"prompt": "a", "completion": "b"}]).to_parquet(folder / "test.parquet")
+    monkeypatch.chdir(folder)
+    assert load_task(".").name == "mine"
+    monkeypatch.chdir(folder / "inner")
+    assert load_task("..").name == "mine"
+
+
+@pytest.mark.parametrize("name", ["gsm_symbolic", "mbpp"])
+def test_a_folder_does_not_hide_the_known_task_of_its_name(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    datasets.Dataset.from_list([{"prompt": "a", "completion": "b"}]).to_parquet(tmp_path / name / "test.parquet")
+    known = tmp_path / "known.jsonl"
+    known.write_text('{"prompt": "x", "canonical_solution": "y"}\n' * 10)
+    monkeypatch.setattr(hub, "download", lambda _: known)
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=f"'{name}' is the known task of that name; write './{name}' for the file"):
+        assert load_task(name).samples != (Sample("a", "b"),)
+    for path in (f"./{name}", tmp_path / name, Path(name)):
+        assert load_task(path).samples == (Sample("a", "b"),)
+
+
+def test_a_sample_is_found_by_an_id_of_the_right_kind():
+    assert load_task(PAIRS).only(3).ids == (3,)
+    with pytest.raises(HeadnbError, match="the sample ids of samples are numbers, but '3' is a str"):
+        load_task(PAIRS).only("3")
+    with pytest.raises(HeadnbError, match="the sample ids of samples are text, but 3 is an int"):
+        load_task([{"id": "3", "prompt": "a", "completion": "b"}]).only(3)
+
+
 def test_a_folder_with_links_to_itself_or_thousands_of_files_is_refused_before_it_is_searched(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     for name in "bcd":
@@ -156,6 +189,10 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         (PAIRS, {"seed": None}, r"seed must be a whole number"),
         (PAIRS, {"split": None}, r"split must be a name"),
         (PAIRS, {"name": 5}, r"the name of a task is text"),
+        ("", {}, r"the name of the task is empty"),
+        ("https://host/x.csv", {}, r"https://host/x\.csv is a URL, which is not read as data; download it"),
+        (Path("https://host/x.csv"), {}, r"is a URL, which is not read as data"),
+        (datasets.Dataset.from_dict({"q": ["a"]})["q"], {}, r"cannot load a task from a Column of a data set; give"),
         ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is not a valid name, id or path"),
         ("~nobody-of-this-name/x.jsonl", {}, r"is not a valid name, id or path"),
         ("x" * 300, {}, r"is not a valid name, id or path: File name too long"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from headnb import HeadnbError
 from headnb.tasks import files
-from headnb.tasks.loading import Sample, load_task
+from headnb.tasks.loading import Sample, TokenSample, load_task
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
@@ -93,6 +93,34 @@ def test_template_takes_text_and_numbers_of_columns_only(template, message):
     with pytest.raises(HeadnbError, match=message) as caught:
         load_task([row], fields={"prompt": "text", "completion": template})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"prompt": "a", "completion": "b"}, {"id": "uid"}),
+        ({"prompt": "a", "answer": "b"}, {"completion": "answer", "id": "uid"}),
+        ({"question": "a", "completion": "b", "input_ids": [1]}, {"prompt": "{question}", "id": "uid"}),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, {"id": "uid"}),
+        ({"input_ids": [1, 2], "labels": [-100, 2]}, {"id": "uid"}),
+        ({"tokens": [1, 2], "labels": [-100, 2]}, {"input_ids": "tokens", "id": "uid"}),
+        ({"input_ids": [1, 2], "y": [-100, 2], "completion_mask": [1, 1]}, {"labels": "y", "id": "uid"}),
+    ],
+)
+def test_columns_that_fields_does_not_name_keep_their_names(row, fields):
+    task = load_task([row | {"uid": "u"}], fields=fields)
+    assert task.ids == ("u",)
+    expected = {
+        "messages": Sample([{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]),
+        "labels": TokenSample([1, 2], [-100, 2]),
+        "y": TokenSample([1, 2], [-100, 2]),
+    }
+    assert task.samples == (next((made for name, made in expected.items() if name in row), Sample("a", "b")),)
+
+
+def test_a_column_is_not_both_prompt_and_completion_by_default():
+    with pytest.raises(HeadnbError, match="lacks 'prompt'"):
+        load_task([{"prompt": "a"}], fields={"completion": "prompt"})
 
 
 def test_template_writes_numbers_and_braces():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -57,6 +59,42 @@ def test_whole_numbers_stored_as_floats_are_ids():
         ids = load_task(frame).ids
         assert ids == (3, 4)
         assert {type(key) for key in ids} == {int}
+
+
+@pytest.mark.parametrize("kind", ["pandas", "numbers", "polars", "arrow", "parquet", "dataset", "stream", "folder"])
+def test_floats_of_32_bits_are_written_as_short_as_they_are_read(tmp_path, kind):
+    values = np.array([0.1, 2.5, 1e20], np.float32)
+    frame = pd.DataFrame({"question": ["a", "b", "c"], "answer": values})
+    dataset = datasets.Dataset.from_dict({"question": ["a", "b", "c"], "answer": values.tolist()}).cast_column(
+        "answer", datasets.Value("float32")
+    )
+    if kind in {"parquet", "folder"}:
+        frame.to_parquet(tmp_path / "test.parquet")
+    sources = {
+        "pandas": frame,
+        "numbers": [{"question": "abc"[i], "answer": values[i]} for i in range(3)],
+        "polars": pl.DataFrame(frame.to_dict("list")).cast({"answer": pl.Float32}),
+        "arrow": pa.Table.from_pandas(frame),
+        "parquet": tmp_path / "test.parquet",
+        "dataset": dataset,
+        "stream": dataset.to_iterable_dataset(),
+        "folder": tmp_path,
+    }
+    task = load_task(sources[kind], fields={"prompt": "question", "completion": "answer"})
+    assert [sample.completion for sample in task.samples] == ["0.1", "2.5", "1e+20"]
+
+
+def test_decimals_are_text_and_ids():
+    price = pa.array([Decimal("2.50"), Decimal("0.10")])
+    ids = pa.array([Decimal(7), Decimal(2**60)], pa.decimal128(38, 0))
+    table = pa.table({"id": ids, "question": ["a", "b"], "price": price})
+    task = load_task(table, fields={"prompt": "{question} {price}", "completion": "price"})
+    assert task.samples == (Sample("a 2.50", "2.50"), Sample("b 0.10", "0.10"))
+    assert task.ids == (7, 2**60)
+    with pytest.raises(HeadnbError, match=r"is a Decimal, not text or a number"):
+        load_task([{"a": Decimal("NaN")}], fields={"prompt": "a", "completion": "a"})
+    with pytest.raises(HeadnbError, match=r"the id of sample 0 is a Decimal"):
+        load_task([{"id": Decimal("NaN"), "prompt": "a", "completion": "b"}])
 
 
 @pytest.mark.parametrize("library", [pd, pl])

@@ -33,7 +33,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.stats.patterns import sample_levels
 from headnb.stats.reliability import components
-from headnb.storage.reading import open_scores
+from headnb.storage.reading import open_scores_of_one_method
 from headnb.tasks.loading import Task
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ def _needs_gradients(method: str) -> bool:
 
 
 def _load_scores(scores: Scores) -> xr.Dataset:
-    return scores if isinstance(scores, xr.Dataset) else open_scores(scores)
+    return scores if isinstance(scores, xr.Dataset) else open_scores_of_one_method(scores)
 
 
 def _reliability(scores: xr.Dataset) -> float:
