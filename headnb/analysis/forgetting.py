@@ -170,7 +170,7 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         seed: seed of resamples and permutations.
 
     Raises:
-        HeadnbError: fewer than two tasks, no run, or a missing stage, task, sample or loss.
+        HeadnbError: fewer than two tasks, no run, signed scores, or a missing stage, task, sample or loss.
     """
     level = checked_level(level)
     losses, levels = _read_runs(list(order), runs)
@@ -215,6 +215,9 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
             raise HeadnbError(
                 f"{task} has no scores at {len(runs) * stages - len(scores)} of {len(runs) * stages} stages of all runs"
             )
+        if any(one.attrs.get("reduction", "mean-abs") != "mean-abs" for one in scores):
+            # The mean head, which distances of patterns are relative to, may be near zero.
+            raise HeadnbError(f"forgetting needs activation levels (>= 0); the scores of {task} are signed")
         common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in scores))
         samples[task] = [sample for sample in scores[0]["sample"].to_numpy().tolist() if sample in common]
     n = min(map(len, samples.values()))

@@ -208,7 +208,7 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
         level: confidence level of the intervals, which are over runs and over samples (jackknife on Fisher's scale).
 
     Raises:
-        HeadnbError: no runs, different samples before and after, or fewer than five samples.
+        HeadnbError: no runs, signed scores, different samples before and after, or fewer than five samples.
     """
     level = checked_level(level)
     if not runs or not all(runs.values()):
@@ -291,6 +291,8 @@ def _intervals(of_runs: Sequence[LeaveOneOut], level: float) -> Array:
 def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
     """(3, layers): mean square change of a layer's heads, corrected for sample noise, with its interval."""
     stages = read_stages([one.scores for one in runs], task)
+    if stages.signed:  # the mean head, which the change is relative to, may be near zero
+        raise HeadnbError(f"a layer profile needs activation levels (>= 0); the scores of {task} are signed")
     present, values = ~stages.missing, []
     for after in stages.after:
         change = MeasuredPattern(after[None, :, present], stages.required_before[:, present], scale_free=True)

@@ -34,6 +34,7 @@ from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_selectivity import as_runs
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
+from headnb.stats.patterns import check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -160,7 +161,8 @@ def specificity(
         seed: seed of the jackknife groups and permutations.
 
     Raises:
-        HeadnbError: fewer than two models, no task with scores of all models, or scores that cannot be paired.
+        HeadnbError: fewer than two models, no task with scores of all models, scores that cannot be paired, or signed
+            scores with `scale_free`.
     """
     level = checked_level(level)
     if len(after) < MIN_TASKS:
@@ -173,6 +175,8 @@ def specificity(
         (t, e): read_stages([(before[e], run) for run in as_runs(after[t][e])], e) for t in trained for e in tasks
     }
     check_same_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
+    if scale_free:
+        check_levels(signed=any(one.signed for one in stages.values()))
     on_task = {e: _shared_samples([stages[t, e] for t in trained]) for e in tasks}
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     by_runs = min(one.runs for one in stages.values()) > 1

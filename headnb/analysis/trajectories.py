@@ -27,7 +27,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
-from headnb.stats.patterns import HEADS
+from headnb.stats.patterns import HEADS, check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,13 +168,16 @@ def trajectory(
         seed: seed of the jackknife groups.
 
     Raises:
-        HeadnbError: an unknown task, fewer than three tracked steps, or `early` outside the tracked steps.
+        HeadnbError: an unknown task, fewer than three tracked steps, `early` outside the tracked steps, or signed
+            scores with `scale_free`.
     """
     level = checked_level(level)
     task, levels = _task_levels(study, task)
     of_task = scores.get(task) if scores is not None and not isinstance(scores, xr.Dataset) else scores
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
+    if scale_free:
+        check_levels(signed=_is_signed(levels, of_task))
     rows = _sample_rows(of_task, levels)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
@@ -307,6 +310,12 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
     if levels.sizes["step"] < FEWEST_STEPS:
         raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
+
+
+def _is_signed(levels: xr.DataArray, scores: xr.Dataset | None) -> bool:
+    if scores is None:
+        return str(levels.attrs.get("kind", "level")) != "level"
+    return str(scores.attrs.get("reduction", "mean-abs")) != "mean-abs"
 
 
 def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray) -> Array:

@@ -166,3 +166,9 @@ def test_missing_tasks_stages_or_scores_are_refused() -> None:
         forgetting(ORDER, [[{t: s for t, s in stage.items() if (k, t) != (3, "b")} for k, stage in enumerate(run)]])
     with pytest.raises(HeadnbError, match="did you mean 'level'"):
         forgetting(ORDER, [run], levl=0.9)
+
+
+def test_signed_scores_are_refused() -> None:
+    run = [{task: one.assign_attrs(reduction="mean") for task, one in stage.items()} for stage in sequence(0, LOSSES)]
+    with pytest.raises(HeadnbError, match="needs activation levels"):
+        forgetting(ORDER, [run])

@@ -151,3 +151,10 @@ def test_other_samples_before_and_no_runs_are_refused():
         layer_profile({"a": [LayerRun((other, run.grams[1]), run.scores, run.movement)]})
     with pytest.raises(HeadnbError, match="at least one training run"):
         layer_profile({"a": []})
+
+
+def test_signed_scores_are_refused():
+    run, *_ = planted(0)
+    signed = run._replace(scores=tuple(one.assign_attrs(reduction="mean") for one in run.scores))
+    with pytest.raises(HeadnbError, match="needs activation levels"):
+        layer_profile({"a": [signed]})

@@ -192,3 +192,14 @@ def test_incomparable_scores_are_refused():
         headnb.specificity(before, {"gsm8k": {}, "mbpp": after["mbpp"]})
     with pytest.raises(HeadnbError, match="did you mean 'scale_free'"):
         headnb.specificity(before, after, scalefree=True)
+
+
+def test_signed_scores_have_no_relative_change():
+    before, after = models(5, own=0.3)
+    signed = [
+        {t: scores.assign_attrs(reduction="mean") for t, scores in row.items()} for row in (before, *after.values())
+    ]
+    stages = signed[0], dict(zip(after, signed[1:], strict=True))
+    with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
+        headnb.specificity(*stages)
+    headnb.specificity(*stages, scale_free=False, permutations=10)

@@ -206,3 +206,13 @@ def test_invalid_input_is_refused():
             headnb.trajectory(*arguments, **options)
     with pytest.raises(HeadnbError, match="unknown count"):
         headnb.trajectory(study).seen(1, "tokens")
+
+
+def test_signed_scores_are_not_divided_by_their_mean():
+    study, scores = simulated_study(EXPONENTIAL)
+    study["level"].attrs["kind"] = "signed"
+    signed = scores.assign_attrs(reduction="mean")
+    for arguments in ((study,), (study, signed)):
+        with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
+            headnb.trajectory(*arguments, scale_free=True)
+        headnb.trajectory(*arguments)
