@@ -51,7 +51,7 @@ class Trajectory(AnalysisResult):
             `relative_distance`, root of `mse_final` over its first value; `correlation_final`, `correlation_first`,
             noise-corrected; `samples_seen`, `tokens_seen`; `movement`, the relative L2 parameter distance from the
             start (mean over layers); `movement_done`, its fraction of the last value; `eval_loss`. Unavailable values
-            are NaN.
+            are NaN; so is `done` if the interval of |P(S) - P(0)|^2 contains zero, since there is no change to measure.
         half, ninety: the step from which at least 50 % and 90 % of the change is completed (`crossing`), with an
             interval over samples whose ends are tracked steps (`crossing_bounds`).
         early: fraction of the change completed by step `early_steps`, with its interval.
@@ -247,19 +247,23 @@ def _trajectory_table(
     products = moments.corrected() if moments.has_enough_samples else raw
 
     def path(products: Products) -> Array:
-        """`done` at each step, then at `early_steps`."""
-        done = _share_done(products.about_zero)
+        """`done` at each step, then at `early_steps`, then |P(S) - P(0)|^2."""
+        along = _along_change(products.about_zero)
+        done = along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
         early = math.nan if np.isnan(done).any() else float(_curve(steps, done)(np.log1p(early_steps)))
-        return np.array([*done, early])
+        return np.array([*done, early, along[-1]])
 
-    at_hand = path(raw)
+    at_hand, corrected = path(raw), path(products)
     estimated = moments.estimate(path, level) if moments.has_enough_samples else None
-    value, low, high = estimated or (path(products), *np.full((2, len(at_hand)), np.nan))
+    value, low, high = estimated or (corrected, *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
+    if estimated and not low[-1] > 0:  # the corrected distance of equal patterns is positive in half of all cases
+        for column in (at_hand, corrected, value, low, high):
+            column[:] = np.nan
     distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
     r = np.clip(correlations(products.about_mean), -1, 1)
     table = {
-        "done": path(products)[:count],
+        "done": corrected[:count],
         "done_low": low[:count],
         "done_high": high[:count],
         "relative_distance": _relative_distance(distances[:, -1]),
@@ -290,10 +294,9 @@ def _relative_distance(squared: Array) -> Array:
     return np.sqrt(np.maximum(squared / squared[0], 0)) if squared[0] > 0 else np.full(len(squared), np.nan)
 
 
-def _share_done(products: Array) -> Array:
-    """`done` (steps): 0 at the first, 1 at the last step; NaN if these do not differ beyond noise."""
-    along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
-    return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
+def _along_change(products: Array) -> Array:
+    """(P(s) - P(0)) . (P(S) - P(0)) at each step (steps)."""
+    return np.asarray(products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0])
 
 
 def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:

@@ -138,8 +138,10 @@ def test_half_of_the_parameter_distance_is_reported():
 
 
 def test_crossings_of_noisy_curves_are_ordered_and_inside_their_intervals():
-    for seed in range(20):
-        found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed))
+    noisy = [headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed)) for seed in range(20)]
+    changed = [found for found in noisy if np.isfinite(found.half.value)]
+    assert len(changed) >= 10  # the others do not differ beyond noise
+    for found in changed:
         done = found.steps["done"].values
         for estimate, share in ((found.half, 0.5), (found.ninety, 0.9)):
             np.testing.assert_equal(estimate.value, crossing(STEPS, done, share))
@@ -216,3 +218,18 @@ def test_signed_scores_are_not_divided_by_their_mean():
         with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
             headnb.trajectory(*arguments, scale_free=True)
         headnb.trajectory(*arguments)
+
+
+def test_equal_patterns_rarely_seem_to_change():
+    """A two-sided 95 % interval lies above zero in 2.5 % of cases; more than 5 of 60 have a probability of 1 / 300."""
+    found = [headnb.trajectory(*simulated_study(np.zeros(8), noise=0.5, n=16, seed=seed)) for seed in range(60)]
+    assert sum("do not differ beyond noise" not in one.verdict for one in found) <= 5
+    unchanged = [one for one in found if np.isnan(one.steps["done"]).all()]
+    assert all(math.isnan(x) for one in unchanged for x in (one.half.value, one.half.uncorrected, one.early.value))
+
+
+def test_a_small_change_is_found():
+    """A tenth of the change between two independent patterns, with 16 samples."""
+    small = 0.1 * EXPONENTIAL
+    found = [headnb.trajectory(*simulated_study(small, noise=0.2, n=16, seed=seed)) for seed in range(20)]
+    assert sum(np.isfinite(one.half.value) for one in found) >= 18
