@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.5, 0.9)
 FEWEST_STEPS = 3  # tracked steps of a trajectory
+SHARP = 2  # smallest `early_speed` of a sharp early change; dividing by the mean head alone gives 1.1 to 1.3
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +72,11 @@ class Trajectory(AnalysisResult):
 
     @property
     def early_speed(self) -> Estimate:
-        """Ratio of the change per step in the early steps to the change per step in the later steps."""
+        """Ratio of the change per step in the early steps to the change per step in the later steps.
+
+        The verdict calls the early change sharp if the lower limit of this ratio (the ratio without an interval) is
+        above 2.
+        """
         first, last = (float(self.steps["step"][place]) for place in (0, -1))
 
         def ratio(share: float) -> float:
@@ -125,7 +130,7 @@ class Trajectory(AnalysisResult):
         least = speed.value if math.isnan(speed.low) else speed.low
         return (
             f"In {steps}, the change per step is {speed} times that in later steps: "
-            f"{'a' if round(least, 1) > 1 else 'no'} sharp early change."
+            f"{'a' if least > SHARP else 'no'} sharp early change."
         )
 
     def to_dict(self) -> dict[str, Any]:

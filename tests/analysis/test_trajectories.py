@@ -233,3 +233,10 @@ def test_a_small_change_is_found():
     small = 0.1 * EXPONENTIAL
     found = [headnb.trajectory(*simulated_study(small, noise=0.2, n=16, seed=seed)) for seed in range(20)]
     assert sum(np.isfinite(one.half.value) for one in found) >= 18
+
+
+def test_a_linear_change_is_not_called_sharp_if_scale_free():
+    """Dividing by the mean head bends the line a little."""
+    found = headnb.trajectory(*simulated_study(STEPS / 80), scale_free=True)
+    assert 1.05 < found.early_speed.value < 1.5
+    assert "no sharp early change" in found.verdict
