@@ -173,8 +173,8 @@ def trajectory(
         seed: seed of the jackknife groups.
 
     Raises:
-        HeadnbError: an unknown task, fewer than three tracked steps, `early` outside the tracked steps, or signed
-            scores with `scale_free`.
+        HeadnbError: an unknown task, scores of another task or of other heads, fewer than three tracked steps, `early`
+            outside the tracked steps, or signed scores with `scale_free`.
     """
     level = checked_level(level)
     task, levels = _task_levels(study, task)
@@ -183,7 +183,7 @@ def trajectory(
         raise unknown_name("task", task, [str(name) for name in scores])
     if scale_free:
         check_levels(signed=_is_signed(levels, of_task))
-    rows = _sample_rows(of_task, levels)
+    rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
     if not steps[0] < early_steps < steps[-1]:
@@ -315,6 +315,11 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
             raise unknown_name("task", task, tasks)
         task = task or tasks[0]
         levels = levels.sel(task=task)
+    elif "task" in levels.coords:  # after study.sel(task=...)
+        name = str(levels["task"].item())
+        if task is not None and task != name:
+            raise unknown_name("task", task, [name])
+        task = name
     if levels.sizes["step"] < FEWEST_STEPS:
         raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
@@ -326,13 +331,20 @@ def _is_signed(levels: xr.DataArray, scores: xr.Dataset | None) -> bool:
     return str(scores.attrs.get("reduction", "mean-abs")) != "mean-abs"
 
 
-def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray) -> Array:
+def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray, task: str) -> Array:
     """(step, sample, heads), without heads that are NaN; without scores, one row per step."""
     if scores is None:
         rows = levels.to_numpy().reshape(levels.sizes["step"], 1, -1)
     else:
         if "step" not in scores.dims or not scores.get_index("step").equals(levels.get_index("step")):
             raise HeadnbError("the scores and the study have different steps")
+        if "task" in levels.coords and (scored := str(scores.attrs.get("task", task))) != task:
+            raise HeadnbError(
+                f"the scores are of {scored!r:.60}, not of {task!r:.60}; pass task=, or the task's scores"
+            )
+        for dim in HEADS:
+            if not scores.get_index(dim).equals(levels.get_index(dim)):
+                raise HeadnbError(f"the scores and the study have a different {dim} dim")
         per_sample = patterns.sample_levels(scores).transpose("step", "sample", *HEADS)
         rows = per_sample.to_numpy().reshape(*per_sample.shape[:2], -1)
     return np.asarray(rows[..., ~np.isnan(rows).any(axis=(0, 1))], dtype=np.float64)

@@ -240,3 +240,20 @@ def test_a_linear_change_is_not_called_sharp_if_scale_free():
     found = headnb.trajectory(*simulated_study(STEPS / 80), scale_free=True)
     assert 1.05 < found.early_speed.value < 1.5
     assert "no sharp early change" in found.verdict
+
+
+def test_scores_belong_to_the_task_of_the_study():
+    """A study of two tasks, whose second has another pattern, and the scores of each."""
+    (study, scores), (other, others) = simulated_study(EXPONENTIAL), simulated_study(STEPS / 80, seed=1)
+    both = xr.concat([study, other.assign_coords(task=["svamp"])], "task", data_vars="minimal", coords="minimal")
+    others = others.assign_attrs(task="svamp")
+    with pytest.raises(HeadnbError, match="the scores are of 'svamp', not of 'gsm8k'"):
+        headnb.trajectory(both, others)
+    found = headnb.trajectory(both, others, task="svamp")
+    chosen = headnb.trajectory(both.sel(task="svamp"), others)
+    assert found.task == chosen.task == "svamp"
+    assert found.verdict == chosen.verdict
+    with pytest.raises(HeadnbError, match="unknown task 'gsm8k'"):
+        headnb.trajectory(both.sel(task="svamp"), task="gsm8k")
+    with pytest.raises(HeadnbError, match="different head dim"):
+        headnb.trajectory(study, scores.isel(head=slice(3)))
