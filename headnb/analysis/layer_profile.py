@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 TRANSITION_START, TRANSITION_END = 0.1, 0.9  # fractions of the largest change
 EVEN_RISE_WIDTH = TRANSITION_END - TRANSITION_START
 _MAX_CKA = 1 - 1e-12  # Fisher's scale is infinite at 1, the CKA of an unchanged layer
+LEAST_CHANGE = 1e-6  # of 1 - CKA, above its rounding
 MIN_UNITS = 3  # fewest runs, or tasks, for an interval
 _INTERVAL_FIELDS = ("value", "low", "high")
 
@@ -131,7 +132,9 @@ class LayerProfile(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether the transition is shorter than for a uniform rise over depth; None if undecided."""
+        """Whether the transition is shorter than for a uniform rise over depth; None if undecided or without change."""
+        if (self.transition["first"] == self.similarity.sizes["layer"]).any():  # a run without any change
+            return None
         _, low, high = self.width
         return True if high < EVEN_RISE_WIDTH else False if low > EVEN_RISE_WIDTH else None
 
@@ -254,8 +257,11 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
 
 
 def transition(change: Array) -> tuple[int, int]:
-    """First layer of the transition and of the refinement, from changes (layers); without change, all are shared."""
-    highest = np.maximum.accumulate(np.maximum(change, 0))
+    """First layer of the transition and of the refinement, from changes (layers); without change, all are shared.
+
+    Changes below LEAST_CHANGE count as none.
+    """
+    highest = np.maximum.accumulate(np.where(change < LEAST_CHANGE, 0, change))
     if not highest[-1] > 0:
         return len(change), len(change)
     done = highest / highest[-1]

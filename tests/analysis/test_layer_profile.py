@@ -158,3 +158,13 @@ def test_signed_scores_are_refused():
     signed = run._replace(scores=tuple(one.assign_attrs(reduction="mean") for one in run.scores))
     with pytest.raises(HeadnbError, match="needs activation levels"):
         layer_profile({"a": [signed]})
+
+
+def test_unchanged_representations_have_no_transition():
+    """CKA of equal representations is 1 up to rounding, such as 1 - 1e-16."""
+    assert transition(np.array([0, 1e-16, 2e-16, 1e-9])) == (4, 4)
+    runs = [planted(seed)[0] for seed in range(4)]
+    own = layer_profile({"a": [run._replace(grams=(run.grams[0], run.grams[0])) for run in runs]})
+    assert own.stages == (LAYERS, LAYERS)
+    assert own.supported is None
+    assert "No evidence of distinct kinds of layers" in own.verdict
