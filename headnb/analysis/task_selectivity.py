@@ -334,9 +334,8 @@ def _measured(stages: Mapping[str, Stages]) -> list[MeasuredPattern]:
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     before, after = [], []
     for one in stages.values():
-        key = (one.task, one.samples)
-        before.append(MeasuredPattern(one.required_before[None][..., present], None, key))
-        after.append(MeasuredPattern(one.after[..., present], None, key))
+        before.append(MeasuredPattern(one.required_before[None][..., present], None, one.sample_set))
+        after.append(MeasuredPattern(one.after[..., present], None, one.sample_set))
     return before + after
 
 

@@ -128,6 +128,6 @@ def _measure(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, 
     if scale_free:
         check_levels(signed=stages.signed)
     # Tasks evaluated on the same samples share sample noise; other patterns have independent noise.
-    key = (stages.task, stages.samples) if stages.n else (name,)
+    key = stages.sample_set if stages.n else (name,)
     minus = stages.before[:, present] if on == "change" and stages.before is not None else None
     return MeasuredPattern(stages.after[..., present], minus, key, scale_free)
