@@ -25,6 +25,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.rounding import interval_text
+from headnb.stats.scoring_revision import check_same_revision
 from headnb.stats.significance import crossed_intervals
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
         if any(one.attrs.get("reduction", "mean-abs") != "mean-abs" for one in scores):
             # The mean head, which distances of patterns are relative to, may be near zero.
             raise HeadnbError(f"forgetting needs activation levels (>= 0); the scores of {task} are signed")
+        for one in scores[1:]:
+            check_same_revision(scores[0].attrs, one.attrs)
         common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in scores))
         samples[task] = [sample for sample in scores[0]["sample"].to_numpy().tolist() if sample in common]
     n = min(map(len, samples.values()))

@@ -172,3 +172,11 @@ def test_signed_scores_are_refused() -> None:
     run = [{task: one.assign_attrs(reduction="mean") for task, one in stage.items()} for stage in sequence(0, LOSSES)]
     with pytest.raises(HeadnbError, match="needs activation levels"):
         forgetting(ORDER, [run])
+
+
+def test_scores_of_two_revisions_are_refused() -> None:
+    run = sequence(0, LOSSES)
+    old = [{task: one.assign_attrs(scoring_revision=1) for task, one in run[0].items()}]
+    new = [{task: one.assign_attrs(scoring_revision=2) for task, one in stage.items()} for stage in run[1:]]
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
+        forgetting(ORDER, [old + new])

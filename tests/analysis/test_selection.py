@@ -336,3 +336,8 @@ def test_scores_without_fingerprints_cannot_tell_copies(scored):
     bare = scored[1].drop_vars("fingerprint")
     with pytest.raises(HeadnbError, match="no fingerprint"):
         headnb.select_instructions(scored[0], bare, 5)
+
+
+def test_scores_of_two_revisions_are_refused(scored):
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
+        headnb.select_instructions(*(one.assign_attrs(scoring_revision=i + 1) for i, one in enumerate(scored[:2])), 5)
