@@ -21,6 +21,7 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
+from headnb.analysis.task_specificity import MIN_EXCHANGES
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
@@ -49,7 +50,8 @@ class Association:
 
     Attributes:
         value, low, high: Spearman's rho of the means over runs, with its percentile interval over samples and runs.
-        p: two-sided p-value of rho under permutations of the tasks within each step.
+        p: two-sided p-value of rho under permutations of the tasks within each step; NaN below five tasks, whose few
+            permutations cannot give a small p-value.
         pairs: number of pairs of a step and an earlier task; below four, the other attributes are NaN.
     """
 
@@ -134,11 +136,15 @@ class Forgetting(AnalysisResult):
                 f"Too few pairs of a step and an earlier task ({rho.pairs}) to correlate pattern changes with losses."
             )
         else:
+            tasks = self.loss.sizes["task"]
+            tested = math.isfinite(rho.p)
             words = "correlates" if rho.p < 1 - self.level else "does not correlate significantly"
+            words = words if tested else "was not tested for a correlation"
+            test = f"permutation p = {rho.p:.2g}" if tested else f"too few permutations of {tasks} tasks for a test"
             lines.append(
                 f"The distance of an earlier task's pattern in a step {words} with the rise of its loss: Spearman's "
-                f"rho {interval_text(rho.value, rho.low, rho.high)}, permutation p = {rho.p:.2g}, {rho.pairs} pairs "
-                f"of a step and an earlier task."
+                f"rho {interval_text(rho.value, rho.low, rho.high)}, {test}, {rho.pairs} pairs of a step and an "
+                f"earlier task."
             )
         return " ".join(lines)
 
@@ -291,6 +297,10 @@ def _association(losses: Array, levels: Array, level: float, seed: int) -> Assoc
         again = [_unit_ranks(values) for values in _step_changes(losses[at], levels[at])]
         drawn.append(float(again[0] @ again[1]))
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    # Resampling adds noise, which weakens the correlation, so the percentiles may exclude rho itself.
+    low, high = min(low, rho), max(high, rho)
+    if math.prod(math.factorial(earlier) for earlier in range(1, tasks)) < MIN_EXCHANGES:
+        return Association(rho, float(low), float(high), math.nan, len(moved))
     steps = np.split(ranks[1], np.cumsum(range(1, tasks - 1)))  # steps with 1, 2, ... earlier tasks
     permuted = np.array(
         [ranks[0] @ np.concatenate([rng.permutation(step) for step in steps]) for _ in range(PERMUTATIONS)]

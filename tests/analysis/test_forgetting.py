@@ -180,3 +180,14 @@ def test_scores_of_two_revisions_are_refused() -> None:
     new = [{task: one.assign_attrs(scoring_revision=2) for task, one in stage.items()} for stage in run[1:]]
     with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
         forgetting(ORDER, [old + new])
+
+
+def test_four_tasks_have_too_few_permutations_for_a_test() -> None:
+    """3! 2! = 12 permutations: a two-sided p-value is at least 1 / 12."""
+    found = found_of()
+    rho = found.association
+    assert np.isnan(rho.p)
+    assert rho.low <= rho.value <= rho.high
+    assert "was not tested for a correlation" in found.verdict
+    assert "too few permutations of 4 tasks for a test" in found.verdict
+    assert "nan" not in found.verdict
