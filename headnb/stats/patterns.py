@@ -61,7 +61,8 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     Args:
         scores: scores as returned by `headnb.score_heads`. Scores without samples already are a pattern.
         normalize: None (as scored), "layer" (L2 norm of each layer is 1), "max" (the largest head is 1) or "rank"
-            (fraction of heads at or below this one).
+            (rank over the number of heads: the fraction of heads at or below this one; equal heads have their mean
+            rank).
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
