@@ -235,6 +235,8 @@ def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:
             if len({str(one.attrs[attribute]) for one in (first, each) if attribute in one.attrs}) > 1:
                 raise HeadnbError(f"the scores of {name} have a different {attribute.replace('_fingerprint', '')}")
         if "sample" in each["score"].dims:
+            if "sample" not in each.indexes:
+                raise HeadnbError(f"the scores of {name} have no sample ids, so samples cannot be paired")
             if not each.indexes["sample"].is_unique:
                 raise HeadnbError(f"the scores of {name} contain a sample id twice")
             ids = each.indexes["sample"] if ids is None else ids[ids.isin(each.indexes["sample"])]

@@ -225,6 +225,8 @@ def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) 
     for how in replacements:
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
+    if len(set(replacements)) < len(replacements):
+        raise HeadnbError(f"replacements contains a name twice: {', '.join(replacements)}")
     if not replacements or not ks or draws < 1:
         raise HeadnbError(
             "a deletion curve needs at least one replacement, a number of heads (ks) and one random ranking (draws)"

@@ -177,7 +177,8 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         seed: seed of resamples and permutations.
 
     Raises:
-        HeadnbError: fewer than two tasks, no run, signed scores, or a missing stage, task, sample or loss.
+        HeadnbError: fewer than two tasks, a task that is learned twice, no run, signed scores, or a missing stage,
+            task, sample or loss.
     """
     level = checked_level(level)
     losses, levels = _read_runs(list(order), runs)
@@ -210,6 +211,8 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
     """Losses (runs, stages, tasks, n) and levels (runs, stages, tasks, n, heads), without heads that are ever NaN."""
     if len(order) < 2 or not runs:
         raise HeadnbError(f"forgetting needs at least two tasks and one run; got {len(order)} and {len(runs)}")
+    if twice := sorted({task for task in order if order.count(task) > 1}):
+        raise HeadnbError(f"{twice[0]} is learned twice; each task may be learned once")
     stages = len(order) + 1
     if wrong := [len(run) for run in runs if len(run) != stages]:
         raise HeadnbError(

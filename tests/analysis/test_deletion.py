@@ -167,6 +167,7 @@ def test_result_has_a_verdict_html_json_and_a_chart(found):
         ({"ks": [0]}, "from 1 to 8"),
         ({"ks": [9]}, "from 1 to 8"),
         ({"draws": 0}, "one random ranking"),
+        ({"replacements": ["zero", "zero"]}, "a name twice: zero, zero"),
         ({"replacements": ["noise"]}, "unknown replacement 'noise'"),
         ({"task": PAIRS[:3]}, "at least 4 samples"),
         ({"by": "activatoin"}, "did you mean 'activation'"),

@@ -191,3 +191,8 @@ def test_four_tasks_have_too_few_permutations_for_a_test() -> None:
     assert "was not tested for a correlation" in found.verdict
     assert "too few permutations of 4 tasks for a test" in found.verdict
     assert "nan" not in found.verdict
+
+
+def test_a_task_learned_twice_is_refused() -> None:
+    with pytest.raises(HeadnbError, match="a is learned twice"):
+        forgetting(["a", "b", "a", "d"], [sequence(0, LOSSES)])
