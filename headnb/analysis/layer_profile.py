@@ -189,18 +189,31 @@ class LayerProfile(AnalysisResult):
         }
 
     def _correlation_sentence(self) -> str:
-        parts = []
+        parts, unknown = [], []
         for name, words in (("heads", "the change of its heads"), ("movement", "its parameter distance")):
             value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _INTERVAL_FIELDS)
+            if np.isnan(value):
+                unknown.append(words)
+                continue
             sign = "significantly positive" if low > 0 else "significantly negative" if high < 0 else "not significant"
             sign = sign if np.isfinite(low) else "no interval"
             parts.append(f"{interval_text(value, low, high)} with {words} ({sign})")
         tasks = self.similarity.sizes["task"]
         n = f"{tasks} tasks" if tasks > 1 else f"{self.runs} run{'s' if self.runs > 1 else ''}"
-        return (
-            f"The increase of the representation change in a layer has a Spearman correlation over layers of "
-            f"{' and of '.join(parts)}; mean over {n}."
-        )
+        lines = []
+        if parts:
+            lines.append(
+                f"The increase of the representation change in a layer has a Spearman correlation over layers of "
+                f"{' and of '.join(parts)}; mean over {n}."
+            )
+        if unknown:
+            lines.append(
+                f"The Spearman correlation over layers of this increase with {' and with '.join(unknown)} is undefined."
+                if parts
+                else f"The Spearman correlation over layers of the increase of the representation change in a layer "
+                f"with {' and with '.join(unknown)} is undefined."
+            )
+        return " ".join(lines)
 
 
 def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95) -> LayerProfile:
@@ -261,11 +274,15 @@ def transition(change: Array) -> tuple[int, int]:
 
     Changes below LEAST_CHANGE count as none.
     """
-    highest = np.maximum.accumulate(np.where(change < LEAST_CHANGE, 0, change))
+    highest = np.maximum.accumulate(_above_rounding(change))
     if not highest[-1] > 0:
         return len(change), len(change)
     done = highest / highest[-1]
     return int(np.argmax(done >= TRANSITION_START)), int(np.argmax(done >= TRANSITION_END))
+
+
+def _above_rounding(change: Array) -> Array:
+    return np.where(change < LEAST_CHANGE, 0, change)
 
 
 def _cka_matrix(run: LayerRun, task: str) -> LeaveOneOut:
@@ -312,6 +329,8 @@ def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
 def _mean_square(rows: Array) -> LeaveOneOut:
     """Mean over heads of the squared mean of rows (n, heads), from products of different samples."""
     n, total, squares = len(rows), rows.sum(axis=0), (rows**2).sum(axis=0)
+    if not rows.shape[1]:  # all heads of the layer are missing
+        return LeaveOneOut(np.array(np.nan), np.full(n, np.nan))
     full = (total**2 - squares) / (n * (n - 1))
     left = ((total - rows) ** 2 - (squares - rows**2)) / ((n - 1) * (n - 2))
     return LeaveOneOut(full.mean(), left.mean(axis=-1))
@@ -333,7 +352,7 @@ def _layer_correlations(
     for task, of_task in runs.items():
         of_run = []
         for one, run in zip(same[task], of_task, strict=True):
-            added = np.diff(1 - one.full, prepend=0.0)
+            added = np.diff(_above_rounding(1 - one.full), prepend=0.0)
             beside = np.sqrt(np.maximum(_head_change([run], task, level)[0], 0)), run.movement.to_numpy()
             of_run.append([float(correlation(added, each, "spearman")) for each in beside])
         rows.append(np.array(of_run))

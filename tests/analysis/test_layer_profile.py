@@ -85,7 +85,8 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
     expected = []
     for one in runs:
         K, L = (stage["gram"].to_numpy() for stage in one.grams)
-        added = np.diff(1 - cka(K, L).full, prepend=0)
+        change = 1 - cka(K, L).full
+        added = np.diff(np.where(change < 1e-6, 0, change), prepend=0)
         expected.append(stats.spearmanr(added, one.movement).statistic)
     interval = stats.ttest_1samp(expected, 0).confidence_interval()
     row = own.go_together.sel(beside="movement")
@@ -168,3 +169,25 @@ def test_unchanged_representations_have_no_transition():
     assert own.stages == (LAYERS, LAYERS)
     assert own.supported is None
     assert "No evidence of distinct kinds of layers" in own.verdict
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_layer_without_heads_has_an_unknown_change():
+    runs = [planted(seed)[0] for seed in range(3)]
+    gone = [run._replace(scores=tuple(s.where(s["layer"] != 2) for s in run.scores)) for run in runs]
+    own = layer_profile({"a": gone})
+    assert np.isnan(own.heads["value"].sel(layer=2)).all()
+    assert np.isfinite(own.heads["value"].drop_sel(layer=2)).all()
+
+
+def test_an_undefined_correlation_is_a_sentence_of_its_own():
+    """The parameters move equally in all layers, then the representations do not change either."""
+    runs = [planted(seed)[0] for seed in range(3)]
+    even = [run._replace(movement=run.movement * 0 + 0.01) for run in runs]
+    verdict = layer_profile({"a": even}).verdict
+    assert "The Spearman correlation over layers of this increase with its parameter distance is undefined." in verdict
+    assert "needs more samples" not in verdict
+    still = [run._replace(grams=(run.grams[0], run.grams[0])) for run in even]
+    verdict = layer_profile({"a": still}).verdict
+    assert "needs more samples" not in verdict
+    assert "with the change of its heads and with its parameter distance is undefined." in verdict
