@@ -276,3 +276,19 @@ def test_tasks_in_memory_of_one_name_are_not_paired():
     for sizes in ((16, 6), (16, 16)):
         unnamed = headnb.selectivity(*stages(sizes)).correlation
         assert unnamed.identical(headnb.selectivity(*stages(sizes, task=("one", "two"))).correlation)
+
+
+def test_one_task_has_no_clusters():
+    alone = headnb.selectivity({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["svamp"]})
+    assert alone.order() == ["svamp"]
+    for ask in (alone.tree, alone.clusters):
+        with pytest.raises(HeadnbError, match="at least two tasks"):
+            ask()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [4, 5])
+def test_kurtosis_of_few_samples_is_unknown_without_a_warning(n):
+    before, after = levels_of(BEFORE["svamp"])[:n], levels_of(AFTER["svamp"])[:n]
+    for runs in (after[None], np.stack([after] * 2)):
+        assert all(np.isnan(stage.value) for stage in concentration(before, runs, "kurtosis").values())
