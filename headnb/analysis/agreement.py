@@ -29,6 +29,7 @@ from headnb.stats.jackknife import rank_correlation
 from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
 from headnb.stats.reliability import components
 from headnb.stats.rounding import interval_text
+from headnb.stats.scoring_revision import check_same_revision
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -229,10 +230,13 @@ def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:
     ids = None
     for name, each in scores.items():
         check_same_heads(first, each)
+        check_same_revision(first.attrs, each.attrs)
         for attribute in ("model_fingerprint", "task_fingerprint", "loss_reduction"):
             if len({str(one.attrs[attribute]) for one in (first, each) if attribute in one.attrs}) > 1:
                 raise HeadnbError(f"the scores of {name} have a different {attribute.replace('_fingerprint', '')}")
         if "sample" in each["score"].dims:
+            if "sample" not in each.indexes:
+                raise HeadnbError(f"the scores of {name} have no sample ids, so samples cannot be paired")
             if not each.indexes["sample"].is_unique:
                 raise HeadnbError(f"the scores of {name} contain a sample id twice")
             ids = each.indexes["sample"] if ids is None else ids[ids.isin(each.indexes["sample"])]

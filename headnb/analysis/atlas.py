@@ -60,10 +60,12 @@ class NearestPatterns(AnalysisResult):
             of the pattern's samples that were compared (samples that the entry also has are excluded). A correlation is
             NaN if there are too few samples to determine it.
         level: confidence level of the intervals.
+        as_near: names of all other entries whose interval overlaps with that of the first, also beyond the k returned.
     """
 
     found: pd.DataFrame
     level: float
+    as_near: tuple[str, ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
@@ -78,10 +80,12 @@ class NearestPatterns(AnalysisResult):
             return "More samples are needed to determine a correlation."
         best = known.iloc[0]
         interval = f"r = {best['correlation']:.2f} [{best['low']:.2f}, {best['high']:.2f}]"
-        as_near = [str(name) for name, row in known.iloc[1:].iterrows() if row["high"] >= best["low"]]
-        if not as_near:
+        if not self.as_near:
             return f"Most like {known.index[0]} ({interval})."
-        return f"Most like {known.index[0]} ({interval}); its interval overlaps with that of {', '.join(as_near)}."
+        names = [name for name in self.as_near if name in known.index]
+        if more := len(self.as_near) - len(names):
+            names.append(f"{more} more {'entries' if more > 1 else 'entry'}")
+        return f"Most like {known.index[0]} ({interval}); its interval overlaps with that of {', '.join(names)}."
 
 
 class PatternAtlas:
@@ -161,7 +165,9 @@ class PatternAtlas:
             }
         table = pd.DataFrame.from_dict(rows, orient="index")
         ordered = table.sort_values(["correlation", "uncorrected"], ascending=False, kind="stable")
-        return NearestPatterns(ordered.head(k), level)
+        known = ordered.dropna(subset="correlation")
+        as_near = known.index[1:][known["high"].iloc[1:] >= known["low"].iloc[0]] if len(known) else []
+        return NearestPatterns(ordered.head(k), level, tuple(map(str, as_near)))
 
     def pattern(self, name: str) -> Pattern:
         """Pattern (layer, head) of an entry; that of an adapter is a change.

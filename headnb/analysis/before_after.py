@@ -45,6 +45,12 @@ class Stages:
     samples: tuple[Hashable, ...] = ()
     task: str = ""
     signed: bool = False
+    fingerprints: tuple[int, ...] = ()  # of the samples; empty if unknown
+
+    @property
+    def sample_set(self) -> Hashable:
+        """Equal for stages of the same samples; equal ids of two tasks in memory (both "samples") do not suffice."""
+        return self.task, self.samples, self.fingerprints
 
     @property
     def runs(self) -> int:
@@ -72,8 +78,20 @@ class Stages:
         """The stages of the samples at these positions."""
         before = None if self.before is None else self.before[indices]
         return replace(
-            self, before=before, after=self.after[:, indices], samples=tuple(self.samples[i] for i in indices)
+            self,
+            before=before,
+            after=self.after[:, indices],
+            samples=tuple(self.samples[i] for i in indices),
+            fingerprints=tuple(self.fingerprints[i] for i in indices) if self.fingerprints else (),
         )
+
+    def agrees_with(self, other: Stages) -> bool:
+        """Whether both are of one task: the same name, and equal fingerprints of equal ids (if they are known)."""
+        if self.task != other.task or not (self.fingerprints and other.fingerprints):
+            return self.task == other.task
+        known = dict(zip(self.samples, self.fingerprints, strict=True))
+        pairs = zip(other.samples, other.fingerprints, strict=True)
+        return all(known.get(sample, print_) == print_ for sample, print_ in pairs)
 
 
 def read_stages(change: Change, name: str) -> Stages:
@@ -113,8 +131,16 @@ def check_same_grid(all_stages: Mapping[str, Stages]) -> None:
 def on_common_samples(all_stages: Mapping[Key, Stages]) -> dict[Key, Stages]:
     """Reduce stages of the same task to their common samples, in one order."""
     result = dict(all_stages)
-    for task in {stages.task for stages in result.values() if stages.n}:
-        names = [name for name, stages in result.items() if stages.n and stages.task == task]
+    groups: list[list[Key]] = []
+    for name, stages in all_stages.items():
+        if not stages.n:
+            continue
+        group = next((of_task for of_task in groups if all_stages[of_task[0]].agrees_with(stages)), None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    for names in groups:
         common = set.intersection(*(set(result[name].samples) for name in names))
         if len(names) < 2 or len(common) < 2:
             continue
@@ -162,6 +188,7 @@ def _stages_from_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages
         tuple(ids),
         str(first.attrs.get("task", "")),
         first.attrs.get("reduction", "mean-abs") != "mean-abs",
+        tuple(first["fingerprint"].sel(sample=ids).to_numpy().tolist()) if "fingerprint" in first else (),
     )
 
 

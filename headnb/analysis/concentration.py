@@ -16,7 +16,6 @@ from scipy import special, stats
 from headnb.stats import descriptive, jackknife
 from headnb.stats.estimates import Estimate
 from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Jackknifed, JackknifeStatistic
-from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +82,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
     plain = [float(statistic.of_pattern(stage.mean(axis=0))) for stage in stages]
     uncorrected = float(np.mean(plain[: len(after)])) - (plain[-1] if before is not None else 0.0)
     n = after.shape[1]
-    if n < MIN_SAMPLES or not np.isfinite(plain).all():
+    if n < statistic.over_heads.fewest_samples or not np.isfinite(plain).all():
         return Estimate(math.nan, math.nan, math.nan, level, n, uncorrected)
     features = [feature for stage in stages for feature in statistic.over_heads.features(stage)]
     sums, sizes = jackknife.group_sums(features, seed)

@@ -199,7 +199,7 @@ def deletion_curve(
             settings: dict[str, Any] = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding}
             scores = score_heads(model, tokenizer, half, method=by, seed=seed, **settings)
         else:
-            scores, tested = _disjoint_scores(by, task, encoded, seed)
+            scores, tested = _disjoint_scores(by, task, encoded, encoding, seed)
         ranking = ranked_heads(scores)
         ks = [k for k in KS if k < len(ranking)] if ks is KS else sorted(set(ks))
         for k in ks:
@@ -225,6 +225,8 @@ def _check_removals(ks: Sequence[int], draws: int, replacements: Sequence[str]) 
     for how in replacements:
         if how not in REPLACEMENTS:
             raise unknown_name("replacement", str(how), REPLACEMENTS)
+    if len(set(replacements)) < len(replacements):
+        raise HeadnbError(f"replacements contains a name twice: {', '.join(replacements)}")
     if not replacements or not ks or draws < 1:
         raise HeadnbError(
             "a deletion curve needs at least one replacement, a number of heads (ks) and one random ranking (draws)"
@@ -321,11 +323,27 @@ def _split_in_half(encoded: EncodedTask, seed: int) -> tuple[Indices, Indices]:
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
-def _disjoint_scores(scores: xr.Dataset, task: Task, encoded: EncodedTask, seed: int) -> tuple[xr.Dataset, Indices]:
+def _is_same_task(scores: xr.Dataset, task: Task, encoded: EncodedTask, encoding: str) -> bool:
+    """Whether equal ids denote equal samples. All lists in memory are named "samples", so the name is not enough.
+
+    Truncation and another encoding change fingerprints, not ids; then the name decides.
+    """
+    if scores.attrs.get("task") != task.name:
+        return False
+    if scores.attrs.get("truncated") or encoded.truncated or scores.attrs.get("encoding", encoding) != encoding:
+        return True
+    known = dict(zip(encoded.ids, encoded.fingerprints.tolist(), strict=True))
+    scored = zip(scores["sample"].to_numpy().tolist(), scores["fingerprint"].to_numpy().tolist(), strict=True)
+    return all(known.get(key, print_) == print_ for key, print_ in scored)
+
+
+def _disjoint_scores(
+    scores: xr.Dataset, task: Task, encoded: EncodedTask, encoding: str, seed: int
+) -> tuple[xr.Dataset, Indices]:
     """Scores of samples that are not tested, and the positions of the tested samples."""
     if not isinstance(scores, xr.Dataset) or "fingerprint" not in scores or "sample" not in scores.dims:
         raise HeadnbError("by must be the name of a method or per-sample scores as score_heads returns them")
-    same_task = scores.attrs.get("task") == task.name  # truncation changes a fingerprint, not an id
+    same_task = _is_same_task(scores, task, encoded, encoding)
     ids = set(scores["sample"].to_numpy().tolist()) if same_task else set()
     prints = set(scores["fingerprint"].to_numpy().tolist())
     scored = [

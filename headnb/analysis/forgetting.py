@@ -21,10 +21,12 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
+from headnb.analysis.task_specificity import MIN_EXCHANGES
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.rounding import interval_text
+from headnb.stats.scoring_revision import check_same_revision
 from headnb.stats.significance import crossed_intervals
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class Association:
 
     Attributes:
         value, low, high: Spearman's rho of the means over runs, with its percentile interval over samples and runs.
-        p: two-sided p-value of rho under permutations of the tasks within each step.
+        p: two-sided p-value of rho under permutations of the tasks within each step; NaN below five tasks, whose few
+            permutations cannot give a small p-value.
         pairs: number of pairs of a step and an earlier task; below four, the other attributes are NaN.
     """
 
@@ -133,11 +136,15 @@ class Forgetting(AnalysisResult):
                 f"Too few pairs of a step and an earlier task ({rho.pairs}) to correlate pattern changes with losses."
             )
         else:
+            tasks = self.loss.sizes["task"]
+            tested = math.isfinite(rho.p)
             words = "correlates" if rho.p < 1 - self.level else "does not correlate significantly"
+            words = words if tested else "was not tested for a correlation"
+            test = f"permutation p = {rho.p:.2g}" if tested else f"too few permutations of {tasks} tasks for a test"
             lines.append(
                 f"The distance of an earlier task's pattern in a step {words} with the rise of its loss: Spearman's "
-                f"rho {interval_text(rho.value, rho.low, rho.high)}, permutation p = {rho.p:.2g}, {rho.pairs} pairs "
-                f"of a step and an earlier task."
+                f"rho {interval_text(rho.value, rho.low, rho.high)}, {test}, {rho.pairs} pairs of a step and an "
+                f"earlier task."
             )
         return " ".join(lines)
 
@@ -170,7 +177,8 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         seed: seed of resamples and permutations.
 
     Raises:
-        HeadnbError: fewer than two tasks, no run, or a missing stage, task, sample or loss.
+        HeadnbError: fewer than two tasks, a task that is learned twice, no run, signed scores, or a missing stage,
+            task, sample or loss.
     """
     level = checked_level(level)
     losses, levels = _read_runs(list(order), runs)
@@ -203,6 +211,8 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
     """Losses (runs, stages, tasks, n) and levels (runs, stages, tasks, n, heads), without heads that are ever NaN."""
     if len(order) < 2 or not runs:
         raise HeadnbError(f"forgetting needs at least two tasks and one run; got {len(order)} and {len(runs)}")
+    if twice := sorted({task for task in order if order.count(task) > 1}):
+        raise HeadnbError(f"{twice[0]} is learned twice; each task may be learned once")
     stages = len(order) + 1
     if wrong := [len(run) for run in runs if len(run) != stages]:
         raise HeadnbError(
@@ -215,6 +225,11 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
             raise HeadnbError(
                 f"{task} has no scores at {len(runs) * stages - len(scores)} of {len(runs) * stages} stages of all runs"
             )
+        if any(one.attrs.get("reduction", "mean-abs") != "mean-abs" for one in scores):
+            # The mean head, which distances of patterns are relative to, may be near zero.
+            raise HeadnbError(f"forgetting needs activation levels (>= 0); the scores of {task} are signed")
+        for one in scores[1:]:
+            check_same_revision(scores[0].attrs, one.attrs)
         common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in scores))
         samples[task] = [sample for sample in scores[0]["sample"].to_numpy().tolist() if sample in common]
     n = min(map(len, samples.values()))
@@ -285,6 +300,10 @@ def _association(losses: Array, levels: Array, level: float, seed: int) -> Assoc
         again = [_unit_ranks(values) for values in _step_changes(losses[at], levels[at])]
         drawn.append(float(again[0] @ again[1]))
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    # Resampling adds noise, which weakens the correlation, so the percentiles may exclude rho itself.
+    low, high = min(low, rho), max(high, rho)
+    if math.prod(math.factorial(earlier) for earlier in range(1, tasks)) < MIN_EXCHANGES:
+        return Association(rho, float(low), float(high), math.nan, len(moved))
     steps = np.split(ranks[1], np.cumsum(range(1, tasks - 1)))  # steps with 1, 2, ... earlier tasks
     permuted = np.array(
         [ranks[0] @ np.concatenate([rng.permutation(step) for step in steps]) for _ in range(PERMUTATIONS)]

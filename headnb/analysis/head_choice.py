@@ -48,7 +48,7 @@ def choose_heads(scores: xr.Dataset | xr.DataArray, k: int, *, which: Which = "t
 
 
 def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[HeadIndex]:
-    """(layer, head) of every head that is not NaN, from the highest to the lowest value of the pattern.
+    """(layer, head) of every head with a finite value, from the highest to the lowest value of the pattern.
 
     Raises:
         HeadnbError: several patterns, or none.
@@ -63,10 +63,10 @@ def ranked_heads(scores: xr.Dataset | xr.DataArray) -> list[HeadIndex]:
     pattern = pattern.transpose(*HEADS)
     layers, heads = (pattern.get_index(dim) for dim in HEADS)
     values = pattern.values.ravel()
-    order = np.argsort(-values, kind="stable")  # NaN comes last
+    order = np.argsort(-values, kind="stable")
     return [
         (int(layers[place // len(heads)]), int(heads[place % len(heads)]))
-        for place in order[: np.isfinite(values).sum()]
+        for place in order[np.isfinite(values[order])]
     ]
 
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 TRANSITION_START, TRANSITION_END = 0.1, 0.9  # fractions of the largest change
 EVEN_RISE_WIDTH = TRANSITION_END - TRANSITION_START
 _MAX_CKA = 1 - 1e-12  # Fisher's scale is infinite at 1, the CKA of an unchanged layer
+LEAST_CHANGE = 1e-6  # of 1 - CKA, above its rounding
 MIN_UNITS = 3  # fewest runs, or tasks, for an interval
 _INTERVAL_FIELDS = ("value", "low", "high")
 
@@ -131,7 +132,9 @@ class LayerProfile(AnalysisResult):
 
     @property
     def supported(self) -> bool | None:
-        """Whether the transition is shorter than for a uniform rise over depth; None if undecided."""
+        """Whether the transition is shorter than for a uniform rise over depth; None if undecided or without change."""
+        if (self.transition["first"] == self.similarity.sizes["layer"]).any():  # a run without any change
+            return None
         _, low, high = self.width
         return True if high < EVEN_RISE_WIDTH else False if low > EVEN_RISE_WIDTH else None
 
@@ -186,18 +189,31 @@ class LayerProfile(AnalysisResult):
         }
 
     def _correlation_sentence(self) -> str:
-        parts = []
+        parts, unknown = [], []
         for name, words in (("heads", "the change of its heads"), ("movement", "its parameter distance")):
             value, low, high = (float(self.go_together[end].sel(beside=name)) for end in _INTERVAL_FIELDS)
+            if np.isnan(value):
+                unknown.append(words)
+                continue
             sign = "significantly positive" if low > 0 else "significantly negative" if high < 0 else "not significant"
             sign = sign if np.isfinite(low) else "no interval"
             parts.append(f"{interval_text(value, low, high)} with {words} ({sign})")
         tasks = self.similarity.sizes["task"]
         n = f"{tasks} tasks" if tasks > 1 else f"{self.runs} run{'s' if self.runs > 1 else ''}"
-        return (
-            f"The increase of the representation change in a layer has a Spearman correlation over layers of "
-            f"{' and of '.join(parts)}; mean over {n}."
-        )
+        lines = []
+        if parts:
+            lines.append(
+                f"The increase of the representation change in a layer has a Spearman correlation over layers of "
+                f"{' and of '.join(parts)}; mean over {n}."
+            )
+        if unknown:
+            lines.append(
+                f"The Spearman correlation over layers of this increase with {' and with '.join(unknown)} is undefined."
+                if parts
+                else f"The Spearman correlation over layers of the increase of the representation change in a layer "
+                f"with {' and with '.join(unknown)} is undefined."
+            )
+        return " ".join(lines)
 
 
 def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95) -> LayerProfile:
@@ -208,7 +224,7 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
         level: confidence level of the intervals, which are over runs and over samples (jackknife on Fisher's scale).
 
     Raises:
-        HeadnbError: no runs, different samples before and after, or fewer than five samples.
+        HeadnbError: no runs, signed scores, different samples before and after, or fewer than five samples.
     """
     level = checked_level(level)
     if not runs or not all(runs.values()):
@@ -254,12 +270,19 @@ def layer_profile(runs: Mapping[str, Sequence[LayerRun]], *, level: float = 0.95
 
 
 def transition(change: Array) -> tuple[int, int]:
-    """First layer of the transition and of the refinement, from changes (layers); without change, all are shared."""
-    highest = np.maximum.accumulate(np.maximum(change, 0))
+    """First layer of the transition and of the refinement, from changes (layers); without change, all are shared.
+
+    Changes below LEAST_CHANGE count as none.
+    """
+    highest = np.maximum.accumulate(_above_rounding(change))
     if not highest[-1] > 0:
         return len(change), len(change)
     done = highest / highest[-1]
     return int(np.argmax(done >= TRANSITION_START)), int(np.argmax(done >= TRANSITION_END))
+
+
+def _above_rounding(change: Array) -> Array:
+    return np.where(change < LEAST_CHANGE, 0, change)
 
 
 def _cka_matrix(run: LayerRun, task: str) -> LeaveOneOut:
@@ -291,6 +314,8 @@ def _intervals(of_runs: Sequence[LeaveOneOut], level: float) -> Array:
 def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
     """(3, layers): mean square change of a layer's heads, corrected for sample noise, with its interval."""
     stages = read_stages([one.scores for one in runs], task)
+    if stages.signed:  # the mean head, which the change is relative to, may be near zero
+        raise HeadnbError(f"a layer profile needs activation levels (>= 0); the scores of {task} are signed")
     present, values = ~stages.missing, []
     for after in stages.after:
         change = MeasuredPattern(after[None, :, present], stages.required_before[:, present], scale_free=True)
@@ -304,6 +329,8 @@ def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
 def _mean_square(rows: Array) -> LeaveOneOut:
     """Mean over heads of the squared mean of rows (n, heads), from products of different samples."""
     n, total, squares = len(rows), rows.sum(axis=0), (rows**2).sum(axis=0)
+    if not rows.shape[1]:  # all heads of the layer are missing
+        return LeaveOneOut(np.array(np.nan), np.full(n, np.nan))
     full = (total**2 - squares) / (n * (n - 1))
     left = ((total - rows) ** 2 - (squares - rows**2)) / ((n - 1) * (n - 2))
     return LeaveOneOut(full.mean(), left.mean(axis=-1))
@@ -325,7 +352,7 @@ def _layer_correlations(
     for task, of_task in runs.items():
         of_run = []
         for one, run in zip(same[task], of_task, strict=True):
-            added = np.diff(1 - one.full, prepend=0.0)
+            added = np.diff(_above_rounding(1 - one.full), prepend=0.0)
             beside = np.sqrt(np.maximum(_head_change([run], task, level)[0], 0)), run.movement.to_numpy()
             of_run.append([float(correlation(added, each, "spearman")) for each in beside])
         rows.append(np.array(of_run))

@@ -148,7 +148,7 @@ def mixture_effect(target: str, results: Mapping[str, Sequence[xr.Dataset]], *, 
         level: confidence level of the intervals, which are over samples and seeds (`crossed_intervals`).
 
     Raises:
-        HeadnbError: no `plain`, different numbers of seeds, or fewer than two common samples.
+        HeadnbError: no `plain`, no training runs, different numbers of seeds, or fewer than two common samples.
     """
     level = checked_level(level)
     if PLAIN not in results:
@@ -157,6 +157,8 @@ def mixture_effect(target: str, results: Mapping[str, Sequence[xr.Dataset]], *, 
         )
     if len(counts := {len(runs) for runs in results.values()}) > 1:
         raise HeadnbError(f"{target}: all methods need the same number of training runs; got {sorted(counts)}")
+    if not results[PLAIN]:
+        raise HeadnbError(f"{target}: results has no training runs; give the evaluation of each training seed")
     ways = [way for way in NAMES if way in results] + [way for way in results if way not in NAMES]
     losses = _values({way: results[way] for way in ways}, "loss")
     if losses.shape[2] < 2:

@@ -19,6 +19,7 @@ from headnb.analysis.result import result_html
 from headnb.call_checks import check_arguments
 from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
+from headnb.stats.seeds import seed_of_task
 from headnb.tasks.loading import Task, known_tasks, load_task
 
 if TYPE_CHECKING:
@@ -202,6 +203,7 @@ def _check_sizes(tasks: dict[str, Task], wanted: dict[str, int], *, repeat: bool
 def _draw(name: str, task: Task, count: int, seed: int) -> list[DrawnSample]:
     """`count` samples in random order; every sample occurs once before any occurs twice."""
     drawn: list[DrawnSample] = []
+    seed = seed_of_task(seed, name)  # one seed would draw the same ranks from tasks of equal length
     for turn in range(math.ceil(count / len(task))):
         order = load_task(task, n=min(len(task), count - len(drawn)), seed=seed + turn)
         mark = f" #{turn + 1}" if turn else ""

@@ -85,7 +85,7 @@ class Selectivity(AnalysisResult):
         """The tasks in at most `number` clusters.
 
         Raises:
-            HeadnbError: a task's pattern has no correlation, because its heads all have the same level.
+            HeadnbError: one task only, or a task's pattern has no correlation: its heads all have the same level.
         """
         tasks = self.correlation["task"].to_numpy()
         labels = hierarchy.fcluster(self.tree(stage), number, "maxclust")
@@ -95,9 +95,12 @@ class Selectivity(AnalysisResult):
         """Average linkage of the distances 1 - correlation, a scipy linkage matrix.
 
         Raises:
-            HeadnbError: a task's pattern has no correlation, because its heads all have the same level.
+            HeadnbError: one task only, or a task's pattern has no correlation: its heads all have the same level.
         """
-        distance = squareform(self._distances(stage), checks=False)
+        distances = self._distances(stage)
+        if len(distances) < 2:
+            raise HeadnbError("clusters need at least two tasks")
+        distance = squareform(distances, checks=False)
         if not np.isfinite(distance).all():
             raise HeadnbError("there are no clusters: the heads of a task all have the same level")
         return np.asarray(hierarchy.linkage(distance, method="average", optimal_ordering=True))
@@ -334,9 +337,8 @@ def _measured(stages: Mapping[str, Stages]) -> list[MeasuredPattern]:
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     before, after = [], []
     for one in stages.values():
-        key = (one.task, one.samples)
-        before.append(MeasuredPattern(one.required_before[None][..., present], None, key))
-        after.append(MeasuredPattern(one.after[..., present], None, key))
+        before.append(MeasuredPattern(one.required_before[None][..., present], None, one.sample_set))
+        after.append(MeasuredPattern(one.after[..., present], None, one.sample_set))
     return before + after
 
 

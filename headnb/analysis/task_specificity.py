@@ -34,6 +34,7 @@ from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_selectivity import as_runs
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
+from headnb.stats.patterns import check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from headnb.stats.descriptive import Array
 
 MIN_TASKS = 2
-MIN_EXCHANGES = 20  # permutations of tasks within run numbers; fewer cannot give p < 0.05
+MIN_EXCHANGES = 20  # fewer permutations cannot give p < 0.05
 LEAST_NOISE = 1e-12  # of the squared runs; equal runs would have infinite weight
 MAX_RELATIVE_NOISE = 5  # times the median of the tasks' run noise (standard deviations)
 
@@ -63,8 +64,10 @@ class Specificity(AnalysisResult):
             their `ratio`; and the permutation `p`.
         own: mean relative change of a task's pattern from training on that task.
         others: mean relative change of a task's pattern from training on another task.
-        own_p: two-sided permutation p-value of their difference, with changes relative to each task's mean.
-        p: permutation p-value of the variance between models, over all evaluation tasks; NaN with too few runs.
+        own_p: two-sided permutation p-value of their difference, with changes relative to each task's mean; NaN below
+            four tasks, which have too few permutations.
+        p: permutation p-value of the variance between models, over all evaluation tasks with enough permutations; NaN
+            if there are none, with too few runs or samples.
         unit: what the test permutes: "samples" or "training runs".
         level: confidence level of the intervals; tests are significant for p < 1 - level.
         left_out: trained tasks that are excluded from the test because of their large run variance.
@@ -95,15 +98,23 @@ class Specificity(AnalysisResult):
             )
         if self.unit == "samples" and self.p < 1 - self.level:
             lines.append("With one training run per task, the run rather than the task may cause this difference.")
-        if math.isfinite(self.own_p):
+        if math.isfinite(self.own):
             words = "" if self.own_p < 1 - self.level else ", not significant"
+            test = f"permutation p = {self.own_p:.2g}{words}"
+            if math.isnan(self.own_p):
+                test = "not tested: too few tasks"
             lines.append(
                 f"The mean relative change of a task's pattern is {self.own:.2f} after training on that task and "
-                f"{self.others:.2f} after training on another task (permutation p = {self.own_p:.2g}{words})."
+                f"{self.others:.2f} after training on another task ({test})."
             )
         return " ".join(lines)
 
     def _difference(self) -> str:
+        if math.isnan(self.p) and self.unit == "samples":
+            return (
+                "The difference between models trained on different tasks was not tested: a permutation of the models "
+                "within each sample needs more samples or models."
+            )
         if math.isnan(self.p):
             return (
                 "The difference between models trained on different tasks was not tested: a permutation of the tasks "
@@ -160,7 +171,8 @@ def specificity(
         seed: seed of the jackknife groups and permutations.
 
     Raises:
-        HeadnbError: fewer than two models, no task with scores of all models, or scores that cannot be paired.
+        HeadnbError: fewer than two models, no task with scores of all models, scores that cannot be paired, or signed
+            scores with `scale_free`.
     """
     level = checked_level(level)
     if len(after) < MIN_TASKS:
@@ -173,6 +185,8 @@ def specificity(
         (t, e): read_stages([(before[e], run) for run in as_runs(after[t][e])], e) for t in trained for e in tasks
     }
     check_same_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
+    if scale_free:
+        check_levels(signed=any(one.signed for one in stages.values()))
     on_task = {e: _shared_samples([stages[t, e] for t in trained]) for e in tasks}
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     by_runs = min(one.runs for one in stages.values()) > 1
@@ -187,7 +201,8 @@ def specificity(
         strict=True,
     )
     own, others, own_p = _own_task(change[0], trained, tasks, permutations, seed)
-    total = np.sum(permuted, axis=0)
+    testable = [statistics for statistics in permuted if np.isfinite(statistics[0])]
+    total = np.sum(testable, axis=0) if testable else np.full(1, np.nan)
     names = ("value", "low", "high")
     return Specificity(
         change=xr.Dataset(
@@ -280,6 +295,8 @@ def _between_samples(
     means = rows.mean(axis=1)
     observed = float((means**2).sum() / ((count - 1) * heads))
     noise = float(((rows - means[:, None]) ** 2).sum() / ((count - 1) * n * (n - 1) * heads))
+    if math.factorial(count) ** (n - 1) < MIN_EXCHANGES:  # only the combination of samples matters
+        return observed, noise, np.full(1, np.nan)
     statistics = [observed]
     for _ in range(permutations):
         order = np.argsort(rng.random((count, n)), axis=0)
@@ -351,6 +368,8 @@ def _own_task(
     relative = np.divide(square, mean, out=np.ones_like(square), where=mean > 0)
     count, rng = len(both), np.random.default_rng(seed)
     own = np.eye(count, dtype=bool)
+    if math.factorial(count) < MIN_EXCHANGES:
+        return float(square[own].mean()), float(square[~own].mean()), math.nan
     every = math.factorial(count) <= permutations
     orders = itertools.permutations(range(count)) if every else (rng.permutation(count) for _ in range(permutations))
     sums = np.array([relative[list(order), np.arange(count)].sum() for order in orders])

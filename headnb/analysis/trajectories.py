@@ -27,7 +27,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
-from headnb.stats.patterns import HEADS
+from headnb.stats.patterns import HEADS, check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.5, 0.9)
 FEWEST_STEPS = 3  # tracked steps of a trajectory
+SHARP = 2  # smallest `early_speed` of a sharp early change; dividing by the mean head alone gives 1.1 to 1.3
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +52,7 @@ class Trajectory(AnalysisResult):
             `relative_distance`, root of `mse_final` over its first value; `correlation_final`, `correlation_first`,
             noise-corrected; `samples_seen`, `tokens_seen`; `movement`, the relative L2 parameter distance from the
             start (mean over layers); `movement_done`, its fraction of the last value; `eval_loss`. Unavailable values
-            are NaN.
+            are NaN; so is `done` if the interval of |P(S) - P(0)|^2 contains zero, since there is no change to measure.
         half, ninety: the step from which at least 50 % and 90 % of the change is completed (`crossing`), with an
             interval over samples whose ends are tracked steps (`crossing_bounds`).
         early: fraction of the change completed by step `early_steps`, with its interval.
@@ -71,7 +72,11 @@ class Trajectory(AnalysisResult):
 
     @property
     def early_speed(self) -> Estimate:
-        """Ratio of the change per step in the early steps to the change per step in the later steps."""
+        """Ratio of the change per step in the early steps to the change per step in the later steps.
+
+        The verdict calls the early change sharp if the lower limit of this ratio (the ratio without an interval) is
+        above 2.
+        """
         first, last = (float(self.steps["step"][place]) for place in (0, -1))
 
         def ratio(share: float) -> float:
@@ -125,7 +130,7 @@ class Trajectory(AnalysisResult):
         least = speed.value if math.isnan(speed.low) else speed.low
         return (
             f"In {steps}, the change per step is {speed} times that in later steps: "
-            f"{'a' if round(least, 1) > 1 else 'no'} sharp early change."
+            f"{'a' if least > SHARP else 'no'} sharp early change."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,14 +173,17 @@ def trajectory(
         seed: seed of the jackknife groups.
 
     Raises:
-        HeadnbError: an unknown task, fewer than three tracked steps, or `early` outside the tracked steps.
+        HeadnbError: an unknown task, scores of another task or of other heads, fewer than three tracked steps, `early`
+            outside the tracked steps, or signed scores with `scale_free`.
     """
     level = checked_level(level)
     task, levels = _task_levels(study, task)
     of_task = scores.get(task) if scores is not None and not isinstance(scores, xr.Dataset) else scores
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
-    rows = _sample_rows(of_task, levels)
+    if scale_free:
+        check_levels(signed=_is_signed(levels, of_task))
+    rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
     if not steps[0] < early_steps < steps[-1]:
@@ -244,19 +252,23 @@ def _trajectory_table(
     products = moments.corrected() if moments.has_enough_samples else raw
 
     def path(products: Products) -> Array:
-        """`done` at each step, then at `early_steps`."""
-        done = _share_done(products.about_zero)
+        """`done` at each step, then at `early_steps`, then |P(S) - P(0)|^2."""
+        along = _along_change(products.about_zero)
+        done = along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
         early = math.nan if np.isnan(done).any() else float(_curve(steps, done)(np.log1p(early_steps)))
-        return np.array([*done, early])
+        return np.array([*done, early, along[-1]])
 
-    at_hand = path(raw)
+    at_hand, corrected = path(raw), path(products)
     estimated = moments.estimate(path, level) if moments.has_enough_samples else None
-    value, low, high = estimated or (path(products), *np.full((2, len(at_hand)), np.nan))
+    value, low, high = estimated or (corrected, *np.full((2, len(at_hand)), np.nan))
     count, n = len(steps), measured[0].samples
+    if estimated and not low[-1] > 0:  # the corrected distance of equal patterns is positive in half of all cases
+        for column in (at_hand, corrected, value, low, high):
+            column[:] = np.nan
     distances, uncorrected = (_squared_distances(p.about_zero) for p in (products, raw))
     r = np.clip(correlations(products.about_mean), -1, 1)
     table = {
-        "done": path(products)[:count],
+        "done": corrected[:count],
         "done_low": low[:count],
         "done_high": high[:count],
         "relative_distance": _relative_distance(distances[:, -1]),
@@ -287,10 +299,9 @@ def _relative_distance(squared: Array) -> Array:
     return np.sqrt(np.maximum(squared / squared[0], 0)) if squared[0] > 0 else np.full(len(squared), np.nan)
 
 
-def _share_done(products: Array) -> Array:
-    """`done` (steps): 0 at the first, 1 at the last step; NaN if these do not differ beyond noise."""
-    along = products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0]
-    return along / along[-1] if along[-1] > 0 else np.full(len(along), np.nan)
+def _along_change(products: Array) -> Array:
+    """(P(s) - P(0)) . (P(S) - P(0)) at each step (steps)."""
+    return np.asarray(products[:, -1] - products[:, 0] - products[0, -1] + products[0, 0])
 
 
 def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray]:
@@ -304,18 +315,36 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
             raise unknown_name("task", task, tasks)
         task = task or tasks[0]
         levels = levels.sel(task=task)
+    elif "task" in levels.coords:  # after study.sel(task=...)
+        name = str(levels["task"].item())
+        if task is not None and task != name:
+            raise unknown_name("task", task, [name])
+        task = name
     if levels.sizes["step"] < FEWEST_STEPS:
         raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
 
 
-def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray) -> Array:
+def _is_signed(levels: xr.DataArray, scores: xr.Dataset | None) -> bool:
+    if scores is None:
+        return str(levels.attrs.get("kind", "level")) != "level"
+    return str(scores.attrs.get("reduction", "mean-abs")) != "mean-abs"
+
+
+def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray, task: str) -> Array:
     """(step, sample, heads), without heads that are NaN; without scores, one row per step."""
     if scores is None:
         rows = levels.to_numpy().reshape(levels.sizes["step"], 1, -1)
     else:
         if "step" not in scores.dims or not scores.get_index("step").equals(levels.get_index("step")):
             raise HeadnbError("the scores and the study have different steps")
+        if "task" in levels.coords and (scored := str(scores.attrs.get("task", task))) != task:
+            raise HeadnbError(
+                f"the scores are of {scored!r:.60}, not of {task!r:.60}; pass task=, or the task's scores"
+            )
+        for dim in HEADS:
+            if not scores.get_index(dim).equals(levels.get_index(dim)):
+                raise HeadnbError(f"the scores and the study have a different {dim} dim")
         per_sample = patterns.sample_levels(scores).transpose("step", "sample", *HEADS)
         rows = per_sample.to_numpy().reshape(*per_sample.shape[:2], -1)
     return np.asarray(rows[..., ~np.isnan(rows).any(axis=(0, 1))], dtype=np.float64)

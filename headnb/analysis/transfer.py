@@ -76,9 +76,12 @@ class TransferPrediction(AnalysisResult):
         failing = [str(name) for name in self.table.index[~self.table["works"]]]
         pairs, known = len(self.tasks) * (len(self.tasks) - 1), ", ".join(self.baselines)
         design = f"{pairs} pairs of {len(self.tasks)} tasks, each predicted without one of its tasks."
-        parts = [f"{design} The baselines ({known}) have R² {fixed(self.r2_baselines)}."]
-        parts += [self._sentence(name, "predicts transfer beyond the baselines") for name in working]
-        parts += [self._sentence(name, "does not predict transfer beyond the baselines") for name in failing]
+        baselines, beyond = f"The baselines ({known}) have", " beyond the baselines"
+        if not self.baselines:
+            baselines, beyond = "Without baselines, the mean gain has", ""
+        parts = [f"{design} {baselines} R² {fixed(self.r2_baselines)}."]
+        parts += [self._sentence(name, f"predicts transfer{beyond}") for name in working]
+        parts += [self._sentence(name, f"does not predict transfer{beyond}") for name in failing]
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:

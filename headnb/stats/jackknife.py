@@ -53,13 +53,15 @@ class JackknifeStatistic(NamedTuple):
     """A statistic over heads as a function of sums over samples, on a scale suited to the jackknife.
 
     `bounds` gives the smallest and largest possible value of the statistic for a number of heads. With
-    `withhold_outside` an interval that exceeds the upper bound is withheld instead of clipped.
+    `withhold_outside` an interval that exceeds the upper bound is withheld instead of clipped. Below `fewest_samples`
+    there is no estimate.
     """
 
     features: Callable[[Array], list[Array]]  # (n, heads) -> the arrays to sum over samples
     statistic: Statistic
     bounds: Callable[[int], tuple[float, float]]
     withhold_outside: bool = False
+    fewest_samples: int = MIN_SAMPLES
 
     def clip_or_withhold(self, estimate: Estimate, heads: int) -> Estimate:
         """Clip the interval to the bounds; withhold an impossible or uninformative estimate."""
@@ -106,7 +108,11 @@ def _squares(samples: Array) -> list[Array]:
 GINI = JackknifeStatistic(_squares, _logit_gini, lambda heads: (0.0, (heads - 1) / heads))
 SQUARED_CV = JackknifeStatistic(_squares, _squared_cv, lambda heads: (0.0, math.sqrt(heads - 1)))
 FLATNESS = JackknifeStatistic(
-    _powers, _flatness, lambda heads: (-2.0, heads - 5 + 1 / (heads - 1)), withhold_outside=True
+    _powers,
+    _flatness,
+    lambda heads: (-2.0, heads - 5 + 1 / (heads - 1)),
+    withhold_outside=True,
+    fewest_samples=6,  # products of four different samples, without one sample
 )
 
 
@@ -155,7 +161,7 @@ def kurtosis(samples: ArrayLike, level: float = 0.95, seed: int = 0) -> Estimate
     level = checked_level(level)
     values = _checked_samples(samples)
     plain = float(descriptive.kurtosis(values.mean(axis=0)))
-    if len(values) < 6:
+    if len(values) < FLATNESS.fewest_samples:
         return _unknown(values, level, plain)
     fit = _jackknife(FLATNESS.statistic, *group_sums(FLATNESS.features(values), seed))
     if not fit.value > 0:

@@ -61,7 +61,8 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     Args:
         scores: scores as returned by `headnb.score_heads`. Scores without samples already are a pattern.
         normalize: None (as scored), "layer" (L2 norm of each layer is 1), "max" (the largest head is 1) or "rank"
-            (fraction of heads at or below this one).
+            (rank over the number of heads: the fraction of heads at or below this one; equal heads have their mean
+            rank).
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
@@ -190,8 +191,8 @@ def compare(
     alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
-    if scale_free and _reduction(before) != "mean-abs":
-        raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
+    if scale_free:
+        check_levels(signed=_reduction(before) != "mean-abs")
     reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     columns = significance.paired_tests(differences, alpha) | {
@@ -352,6 +353,12 @@ def _reduction(scores: xr.Dataset) -> str:
 def _flat(levels: xr.DataArray) -> Array:
     """(sample, layer, head) -> (n, heads)."""
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
+
+
+def check_levels(*, signed: bool) -> None:
+    """Raise HeadnbError for signed scores, whose mean over heads may be near zero or negative, so it is not a scale."""
+    if signed:
+        raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
 
 
 def relative_to_mean_head(levels: Array) -> Array:

@@ -197,3 +197,14 @@ def test_incomparable_scores_are_refused(scores, message):
 def test_a_model_without_two_methods_is_refused(model):
     with pytest.raises(HeadnbError, match="at least two methods; known: activation"):
         compare_methods(model, tiny_tokenizer(), PAIRS, methods=["activation"])
+
+
+def test_scores_of_two_revisions_are_refused():
+    one, other = (each.assign_attrs(scoring_revision=i + 1) for i, each in enumerate(scored().values()))
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
+        compare_methods({"one": one, "other": other})
+
+
+def test_scores_without_sample_ids_are_refused():
+    with pytest.raises(HeadnbError, match="other have no sample ids"):
+        compare_methods({"one": scored()["one"], "other": scored()["other"].drop_vars("sample")})

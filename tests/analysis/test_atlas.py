@@ -219,3 +219,15 @@ def test_too_few_samples_give_no_correlation(known):
     assert found.table["correlation"].isna().all()
     assert found.verdict == "More samples are needed to determine a correlation."
     assert jackknife.MIN_SAMPLES > 3
+
+
+def test_the_verdict_names_equally_similar_entries_beyond_the_shown(known):
+    """Two entries from the same task's samples are equally similar to a third."""
+    known.add("sort again", samples("sort", seed=3))
+    known.add("sort once more", samples("sort", seed=4))
+    few = known.nearest(samples("sort", seed=2), k=1)
+    assert len(few.table) == 1
+    assert "overlaps with that of 2 more entries" in few.verdict
+    every = known.nearest(samples("sort", seed=2), k=5)
+    assert every.as_near == few.as_near
+    assert f"overlaps with that of {', '.join(every.as_near)}." in every.verdict

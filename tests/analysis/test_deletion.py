@@ -167,6 +167,7 @@ def test_result_has_a_verdict_html_json_and_a_chart(found):
         ({"ks": [0]}, "from 1 to 8"),
         ({"ks": [9]}, "from 1 to 8"),
         ({"draws": 0}, "one random ranking"),
+        ({"replacements": ["zero", "zero"]}, "a name twice: zero, zero"),
         ({"replacements": ["noise"]}, "unknown replacement 'noise'"),
         ({"task": PAIRS[:3]}, "at least 4 samples"),
         ({"by": "activatoin"}, "did you mean 'activation'"),
@@ -175,3 +176,16 @@ def test_result_has_a_verdict_html_json_and_a_chart(found):
 def test_bad_input_is_refused(model, options, message):
     with pytest.raises(HeadnbError, match=message):
         curve(model, **options)
+
+
+def test_scores_of_another_task_in_memory_do_not_split_the_samples():
+    """Lists of samples all have the name "samples" and ids from 0 on."""
+    model = tiny_model(layers=3)
+    other = headnb.score_heads(model, TOKENIZER, PAIRS[12:20])
+    assert other.attrs["task"] == load_task(PAIRS[:12]).name
+    found = curve(model, PAIRS[:12], by=other, ks=[1], draws=1, replacements=["zero"])
+    assert (found.chosen_on, found.losses.sizes["sample"]) == (8, 12)
+    own = headnb.score_heads(model, TOKENIZER, PAIRS[:12])
+    assert curve(model, PAIRS[:12], by=own, ks=[1], draws=1, replacements=["zero"]).losses.sizes["sample"] == 6
+    short = headnb.score_heads(model, TOKENIZER, PAIRS[:12], max_length=20)  # other fingerprints of the same samples
+    assert curve(model, PAIRS[:12], by=short, ks=[1], draws=1, replacements=["zero"]).losses.sizes["sample"] == 6

@@ -166,3 +166,33 @@ def test_missing_tasks_stages_or_scores_are_refused() -> None:
         forgetting(ORDER, [[{t: s for t, s in stage.items() if (k, t) != (3, "b")} for k, stage in enumerate(run)]])
     with pytest.raises(HeadnbError, match="did you mean 'level'"):
         forgetting(ORDER, [run], levl=0.9)
+
+
+def test_signed_scores_are_refused() -> None:
+    run = [{task: one.assign_attrs(reduction="mean") for task, one in stage.items()} for stage in sequence(0, LOSSES)]
+    with pytest.raises(HeadnbError, match="needs activation levels"):
+        forgetting(ORDER, [run])
+
+
+def test_scores_of_two_revisions_are_refused() -> None:
+    run = sequence(0, LOSSES)
+    old = [{task: one.assign_attrs(scoring_revision=1) for task, one in run[0].items()}]
+    new = [{task: one.assign_attrs(scoring_revision=2) for task, one in stage.items()} for stage in run[1:]]
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
+        forgetting(ORDER, [old + new])
+
+
+def test_four_tasks_have_too_few_permutations_for_a_test() -> None:
+    """3! 2! = 12 permutations: a two-sided p-value is at least 1 / 12."""
+    found = found_of()
+    rho = found.association
+    assert np.isnan(rho.p)
+    assert rho.low <= rho.value <= rho.high
+    assert "was not tested for a correlation" in found.verdict
+    assert "too few permutations of 4 tasks for a test" in found.verdict
+    assert "nan" not in found.verdict
+
+
+def test_a_task_learned_twice_is_refused() -> None:
+    with pytest.raises(HeadnbError, match="a is learned twice"):
+        forgetting(["a", "b", "a", "d"], [sequence(0, LOSSES)])

@@ -69,3 +69,10 @@ def test_a_shuffled_ranking_has_the_layers_of_the_ranking_at_every_k():
 def test_invalid_choices_are_refused(scores, options, message):
     with pytest.raises(HeadnbError, match=message):
         choose_heads(scores, **options)
+
+
+def test_heads_without_a_finite_value_are_never_chosen():
+    broken = xr.DataArray([[np.inf, 2.0, np.nan], [1.0, -np.inf, 3.0]], dims=("layer", "head"))
+    assert choose_heads(broken, 3) == ["L1H2", "L0H1", "L1H0"]
+    with pytest.raises(HeadnbError, match="from 1 to 3"):
+        choose_heads(broken, 4)

@@ -85,7 +85,8 @@ def test_what_goes_together_is_scipys_correlation_over_layers():
     expected = []
     for one in runs:
         K, L = (stage["gram"].to_numpy() for stage in one.grams)
-        added = np.diff(1 - cka(K, L).full, prepend=0)
+        change = 1 - cka(K, L).full
+        added = np.diff(np.where(change < 1e-6, 0, change), prepend=0)
         expected.append(stats.spearmanr(added, one.movement).statistic)
     interval = stats.ttest_1samp(expected, 0).confidence_interval()
     row = own.go_together.sel(beside="movement")
@@ -151,3 +152,42 @@ def test_other_samples_before_and_no_runs_are_refused():
         layer_profile({"a": [LayerRun((other, run.grams[1]), run.scores, run.movement)]})
     with pytest.raises(HeadnbError, match="at least one training run"):
         layer_profile({"a": []})
+
+
+def test_signed_scores_are_refused():
+    run, *_ = planted(0)
+    signed = run._replace(scores=tuple(one.assign_attrs(reduction="mean") for one in run.scores))
+    with pytest.raises(HeadnbError, match="needs activation levels"):
+        layer_profile({"a": [signed]})
+
+
+def test_unchanged_representations_have_no_transition():
+    """CKA of equal representations is 1 up to rounding, such as 1 - 1e-16."""
+    assert transition(np.array([0, 1e-16, 2e-16, 1e-9])) == (4, 4)
+    runs = [planted(seed)[0] for seed in range(4)]
+    own = layer_profile({"a": [run._replace(grams=(run.grams[0], run.grams[0])) for run in runs]})
+    assert own.stages == (LAYERS, LAYERS)
+    assert own.supported is None
+    assert "No evidence of distinct kinds of layers" in own.verdict
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_layer_without_heads_has_an_unknown_change():
+    runs = [planted(seed)[0] for seed in range(3)]
+    gone = [run._replace(scores=tuple(s.where(s["layer"] != 2) for s in run.scores)) for run in runs]
+    own = layer_profile({"a": gone})
+    assert np.isnan(own.heads["value"].sel(layer=2)).all()
+    assert np.isfinite(own.heads["value"].drop_sel(layer=2)).all()
+
+
+def test_an_undefined_correlation_is_a_sentence_of_its_own():
+    """The parameters move equally in all layers, then the representations do not change either."""
+    runs = [planted(seed)[0] for seed in range(3)]
+    even = [run._replace(movement=run.movement * 0 + 0.01) for run in runs]
+    verdict = layer_profile({"a": even}).verdict
+    assert "The Spearman correlation over layers of this increase with its parameter distance is undefined." in verdict
+    assert "needs more samples" not in verdict
+    still = [run._replace(grams=(run.grams[0], run.grams[0])) for run in even]
+    verdict = layer_profile({"a": still}).verdict
+    assert "needs more samples" not in verdict
+    assert "with the change of its heads and with its parameter distance is undefined." in verdict

@@ -98,6 +98,8 @@ def test_verdict_reports_a_missing_mixture() -> None:
 def test_incomparable_scores_are_refused() -> None:
     with pytest.raises(HeadnbError, match="task alone"):
         mixture_effect("sums", {RANDOM: trained(0)})
+    with pytest.raises(HeadnbError, match="no training runs"):
+        mixture_effect("sums", {PLAIN: []})
     with pytest.raises(HeadnbError, match="the same number of training runs"):
         mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, runs=2)})
     with pytest.raises(HeadnbError, match="0 samples in common"):

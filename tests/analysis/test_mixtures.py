@@ -200,3 +200,11 @@ def test_finetune_trains_on_a_mixture(model, tokenizer):
     tuned = headnb.finetune(model, tokenizer, mix, steps=1, track=[])
     assert tuned.study.attrs["trained_on"] == mix.name
     assert tuned.study.attrs["trained_on_fingerprint"] == mix.fingerprint()
+
+
+def test_sources_of_equal_length_are_drawn_at_ranks_of_their_own():
+    sources = {name: source(name, 90) for name in ("gsm8k", "mbpp")}
+    mix = headnb.mixture({"gsm8k": 1, "mbpp": 1}, 60, sources)
+    ranks = {name: {int(key.split("/")[1]) for key in mix.ids if key.startswith(name)} for name in sources}
+    assert len(ranks["gsm8k"]) == len(ranks["mbpp"]) == 30
+    assert len(ranks["gsm8k"] & ranks["mbpp"]) < 20  # 10 on average

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import headnb
 import numpy as np
 import pytest
@@ -157,7 +159,11 @@ def test_features_are_read_again_only_for_the_same_call(tmp_path, monkeypatch):
     monkeypatch.setattr("headnb.analysis.selection.features.gradient_features", lambda *_, **__: pytest.fail("again"))
     assert headnb.sample_features(model, TOKENIZER, TASK, "gradient", dimensions=32, out=file).equals(first)
     with pytest.raises(pytest.fail.Exception):
+        headnb.sample_features(model, TOKENIZER, TASK, "gradient", dimensions=32, seed=1)
+    with pytest.raises(HeadnbError, match=r"contains other results \(projection\)"):
         headnb.sample_features(model, TOKENIZER, TASK, "gradient", dimensions=32, seed=1, out=file)
+    with pytest.raises(HeadnbError, match=r"contains other results \(method"):
+        headnb.sample_features(model, TOKENIZER, TASK, out=file)
 
 
 @pytest.mark.parametrize(
@@ -173,3 +179,11 @@ def test_features_are_read_again_only_for_the_same_call(tmp_path, monkeypatch):
 def test_bad_input_is_one_plain_line(change, message):
     with pytest.raises(HeadnbError, match=message):
         headnb.sample_features(tiny_model(), TOKENIZER, TASK, **change)
+
+
+def test_copies_of_checkpoints_are_skipped(warmup, tmp_path):
+    folder = tmp_path / "training"
+    shutil.copytree(warmup, folder)
+    known = [checkpoint.fingerprint for checkpoint in gradients.read_checkpoints(warmup)]
+    shutil.copytree(next(folder.glob("checkpoint-*")), folder / "checkpoint-final")
+    assert [checkpoint.fingerprint for checkpoint in gradients.read_checkpoints(folder)] == known

@@ -336,3 +336,18 @@ def test_scores_without_fingerprints_cannot_tell_copies(scored):
     bare = scored[1].drop_vars("fingerprint")
     with pytest.raises(HeadnbError, match="no fingerprint"):
         headnb.select_instructions(scored[0], bare, 5)
+
+
+def test_scores_of_two_revisions_are_refused(scored):
+    with pytest.raises(HeadnbError, match="different scoring revisions, 1 and 2"):
+        headnb.select_instructions(*(one.assign_attrs(scoring_revision=i + 1) for i, one in enumerate(scored[:2])), 5)
+
+
+def test_similarity_of_the_pool_is_that_of_a_random_selection():
+    """Samples of the target and copies are never chosen."""
+    target, pool = target_of(), pool_of()
+    with_copies = {"pool": pool, "copies": pool, "own": target}
+    more = headnb.select_instructions(target, with_copies, K, by="tfidf")
+    every = headnb.select_instructions(target, with_copies, len(pool), by="tfidf")  # all that can be chosen
+    assert more.pool_similarity == pytest.approx(every.table["similarity"].mean())
+    assert more.pool_size == 2 * len(pool) + len(target)

@@ -255,3 +255,40 @@ def test_incomparable_scores_are_refused(before, after, message):
         headnb.selectivity(before, after)
     with pytest.raises(HeadnbError, match="did you mean 'after'"):
         headnb.selectivity(BEFORE, AFTER).order("afters")
+
+
+def test_tasks_in_memory_of_one_name_are_not_paired():
+    """Lists of samples all have the name "samples" and ids from 0 on; their fingerprints differ."""
+
+    def in_memory(scores, start: int, n: int):
+        prints = ("sample", np.arange(start, start + n))
+        return scores.isel(sample=slice(n)).assign(fingerprint=prints).assign_attrs(task="samples")
+
+    def stages(sizes, **attrs):
+        return (
+            {
+                task: in_memory(stage[task], 100 * place, n).assign_attrs({k: v[place] for k, v in attrs.items()})
+                for place, (task, n) in enumerate(zip(TASKS, sizes, strict=False))
+            }
+            for stage in (BEFORE, AFTER)
+        )
+
+    for sizes in ((16, 6), (16, 16)):
+        unnamed = headnb.selectivity(*stages(sizes)).correlation
+        assert unnamed.identical(headnb.selectivity(*stages(sizes, task=("one", "two"))).correlation)
+
+
+def test_one_task_has_no_clusters():
+    alone = headnb.selectivity({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["svamp"]})
+    assert alone.order() == ["svamp"]
+    for ask in (alone.tree, alone.clusters):
+        with pytest.raises(HeadnbError, match="at least two tasks"):
+            ask()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [4, 5])
+def test_kurtosis_of_few_samples_is_unknown_without_a_warning(n):
+    before, after = levels_of(BEFORE["svamp"])[:n], levels_of(AFTER["svamp"])[:n]
+    for runs in (after[None], np.stack([after] * 2)):
+        assert all(np.isnan(stage.value) for stage in concentration(before, runs, "kurtosis").values())

@@ -192,3 +192,31 @@ def test_incomparable_scores_are_refused():
         headnb.specificity(before, {"gsm8k": {}, "mbpp": after["mbpp"]})
     with pytest.raises(HeadnbError, match="did you mean 'scale_free'"):
         headnb.specificity(before, after, scalefree=True)
+
+
+def test_signed_scores_have_no_relative_change():
+    before, after = models(5, own=0.3)
+    signed = [
+        {t: scores.assign_attrs(reduction="mean") for t, scores in row.items()} for row in (before, *after.values())
+    ]
+    stages = signed[0], dict(zip(after, signed[1:], strict=True))
+    with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
+        headnb.specificity(*stages)
+    headnb.specificity(*stages, scale_free=False, permutations=10)
+
+
+def test_three_tasks_are_no_test_of_the_own_task():
+    """3! = 6 permutations of the models: p is at least 1 / 6."""
+    found = headnb.specificity(*models(2, own=0.5, tasks=TASKS[:3]), permutations=50)
+    assert np.isnan(found.own_p)
+    assert found.own > found.others
+    assert "(not tested: too few tasks)" in found.verdict
+
+
+def test_three_samples_of_two_models_are_no_test():
+    """2! ** 2 = 4 permutations of the models within samples."""
+    found = headnb.specificity(*models(2, own=0.5, n=3, tasks=TASKS[:2]), permutations=50)
+    assert np.isnan(found.p)
+    assert np.isnan(found.between["p"]).all()
+    assert "needs more samples or models" in found.verdict
+    assert "nan" not in found.verdict

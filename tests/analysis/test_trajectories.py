@@ -138,8 +138,10 @@ def test_half_of_the_parameter_distance_is_reported():
 
 
 def test_crossings_of_noisy_curves_are_ordered_and_inside_their_intervals():
-    for seed in range(20):
-        found = headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed))
+    noisy = [headnb.trajectory(*simulated_study(EXPONENTIAL, noise=0.8, n=6, seed=seed)) for seed in range(20)]
+    changed = [found for found in noisy if np.isfinite(found.half.value)]
+    assert len(changed) >= 10  # the others do not differ beyond noise
+    for found in changed:
         done = found.steps["done"].values
         for estimate, share in ((found.half, 0.5), (found.ninety, 0.9)):
             np.testing.assert_equal(estimate.value, crossing(STEPS, done, share))
@@ -206,3 +208,52 @@ def test_invalid_input_is_refused():
             headnb.trajectory(*arguments, **options)
     with pytest.raises(HeadnbError, match="unknown count"):
         headnb.trajectory(study).seen(1, "tokens")
+
+
+def test_signed_scores_are_not_divided_by_their_mean():
+    study, scores = simulated_study(EXPONENTIAL)
+    study["level"].attrs["kind"] = "signed"
+    signed = scores.assign_attrs(reduction="mean")
+    for arguments in ((study,), (study, signed)):
+        with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
+            headnb.trajectory(*arguments, scale_free=True)
+        headnb.trajectory(*arguments)
+
+
+def test_equal_patterns_rarely_seem_to_change():
+    """A two-sided 95 % interval lies above zero in 2.5 % of cases; more than 5 of 60 have a probability of 1 / 300."""
+    found = [headnb.trajectory(*simulated_study(np.zeros(8), noise=0.5, n=16, seed=seed)) for seed in range(60)]
+    assert sum("do not differ beyond noise" not in one.verdict for one in found) <= 5
+    unchanged = [one for one in found if np.isnan(one.steps["done"]).all()]
+    assert all(math.isnan(x) for one in unchanged for x in (one.half.value, one.half.uncorrected, one.early.value))
+
+
+def test_a_small_change_is_found():
+    """A tenth of the change between two independent patterns, with 16 samples."""
+    small = 0.1 * EXPONENTIAL
+    found = [headnb.trajectory(*simulated_study(small, noise=0.2, n=16, seed=seed)) for seed in range(20)]
+    assert sum(np.isfinite(one.half.value) for one in found) >= 18
+
+
+def test_a_linear_change_is_not_called_sharp_if_scale_free():
+    """Dividing by the mean head bends the line a little."""
+    found = headnb.trajectory(*simulated_study(STEPS / 80), scale_free=True)
+    assert 1.05 < found.early_speed.value < 1.5
+    assert "no sharp early change" in found.verdict
+
+
+def test_scores_belong_to_the_task_of_the_study():
+    """A study of two tasks, whose second has another pattern, and the scores of each."""
+    (study, scores), (other, others) = simulated_study(EXPONENTIAL), simulated_study(STEPS / 80, seed=1)
+    both = xr.concat([study, other.assign_coords(task=["svamp"])], "task", data_vars="minimal", coords="minimal")
+    others = others.assign_attrs(task="svamp")
+    with pytest.raises(HeadnbError, match="the scores are of 'svamp', not of 'gsm8k'"):
+        headnb.trajectory(both, others)
+    found = headnb.trajectory(both, others, task="svamp")
+    chosen = headnb.trajectory(both.sel(task="svamp"), others)
+    assert found.task == chosen.task == "svamp"
+    assert found.verdict == chosen.verdict
+    with pytest.raises(HeadnbError, match="unknown task 'gsm8k'"):
+        headnb.trajectory(both.sel(task="svamp"), task="gsm8k")
+    with pytest.raises(HeadnbError, match="different head dim"):
+        headnb.trajectory(study, scores.isel(head=slice(3)))

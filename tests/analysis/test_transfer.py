@@ -120,3 +120,11 @@ def test_too_few_tasks_are_not_tested_and_missing_values_are_refused():
         predict_transfer(gain, {name: values[1:] for name, values in predictors.items()}, baselines)
     with pytest.raises(HeadnbError, match="too many for 5 tasks"):
         predict_transfer(gain, predictors, {str(i): baselines["text"] for i in range(11)})
+
+
+def test_without_baselines_the_verdict_names_none():
+    gain, predictors, _ = simulated(0, 8, 1.5)
+    verdict = predict_transfer(gain, predictors, {}, permutations=9).verdict
+    assert "Without baselines, the mean gain has R²" in verdict
+    assert "baselines (" not in verdict
+    assert "beyond the baselines" not in verdict

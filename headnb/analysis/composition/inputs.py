@@ -94,13 +94,11 @@ class CompositionInputs:
         controls = [self.shuffled[name] for name in names] if subtract_shuffled else []
         present = ~np.any([stages.missing for stages in (*own, *controls)], axis=0)
         present &= _in_usable_layers(own[0].layers, present)
-        before = [MeasuredPattern(s.required_before[None][..., present], None, (s.task, s.samples)) for s in own]
+        before = [MeasuredPattern(s.required_before[None][..., present], None, s.sample_set) for s in own]
         if subtract_shuffled:
             change = [_difference_from_control(*pair, present) for pair in zip(own, controls, strict=True)]
         else:
-            change = [
-                MeasuredPattern(s.after[..., present], s.required_before[:, present], (s.task, s.samples)) for s in own
-            ]
+            change = [MeasuredPattern(s.after[..., present], s.required_before[:, present], s.sample_set) for s in own]
         return ComparisonInputs(names, len(self.basics), tuple(before), tuple(change), own[0].layers[present])
 
     def reason_untestable(self) -> str:
@@ -168,7 +166,7 @@ def _difference_from_control(own: Stages, control: Stages, present: np.ndarray) 
     """AP(own) - AP(shuffled), run by run: run i of both has the same seed."""
     runs = min(own.runs, control.runs)
     differences = own.after[:runs, :, present] - control.after[:runs, :, present]
-    return MeasuredPattern(differences, None, (own.task, own.samples))
+    return MeasuredPattern(differences, None, own.sample_set)
 
 
 def _role(target: str, basics: Mapping[str, Change], kind: str, name: str) -> str:

@@ -68,7 +68,8 @@ def sample_features(
         seed: seed of the projection and of the new LoRA's weights; target and pool need the same seed.
         batch_tokens: tokens per batch of the embeddings, padding included; gradients are computed sample by sample.
         max_length: truncate longer samples to this number of tokens.
-        out: netCDF file for the result; if it already has the result of the same call, it is read.
+        out: netCDF file for the result; if it already has the result of the same call, it is read. A file with other
+            content is an error.
 
     Returns:
         A Dataset with `feature` (sample, dimension), float32, and the samples' `fingerprint`.
@@ -91,10 +92,16 @@ def sample_features(
         if not kind.startswith("embedding"):
             attrs["projection"] = f"{dimensions} dimensions, seed {seed}"
             attrs["warmup"] = " ".join(checkpoint.fingerprint for checkpoint in checkpoints)
-        settings = json.dumps({**attrs, "candidates": candidates, "samples": encoded.fingerprints.tolist()})
+        wanted = {**attrs, "candidates": candidates, "samples": encoded.fingerprints.tolist()}
+        settings = json.dumps(wanted)
         path = None if out is None else user_path(out)
-        if path and path.exists() and (stored := read_dataset(path)).attrs.get("settings") == settings:
-            return stored
+        if path and path.exists():
+            stored = read_dataset(path)
+            if stored.attrs.get("settings") == settings:
+                return stored
+            known = json.loads(stored.attrs.get("settings", "{}"))
+            different = ", ".join(name for name in wanted if known.get(name) != wanted[name])
+            raise HeadnbError(f"{path} contains other results ({different}); choose another `out` or remove it")
         if kind.startswith("embedding"):
             vectors = _embeddings(model, encoded.samples, batch_tokens, middle=kind == "embedding-middle")
         else:

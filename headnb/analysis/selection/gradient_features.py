@@ -106,7 +106,8 @@ def read_checkpoints(folder: Path) -> list[Checkpoint]:
         HeadnbError: there are none, or a file of a checkpoint is missing or damaged.
     """
     folders = [path.parent for path in folder.glob("checkpoint-*/adapter_model.safetensors")]
-    steps = {int(path.name.removeprefix("checkpoint-")): path for path in folders}
+    named = {path.name.removeprefix("checkpoint-"): path for path in folders}
+    steps = {int(step): path for step, path in named.items() if step.isdecimal()}  # not a copy such as checkpoint-final
     if not steps:
         raise HeadnbError(f"{folder} has no checkpoint of a LoRA training; finetune(..., output_dir=...) writes them")
     checkpoints, before = [], 0

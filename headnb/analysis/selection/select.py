@@ -40,12 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.analysis.selection.nearest import Ranked
     from headnb.analysis.selection.pools import Scores, Source
     from headnb.analysis.selection.views import View
     from headnb.scoring.progress import Progress
+    from headnb.stats.descriptive import Array
 
 WAYS = ("pattern", "cosine", "gradient-free", *FEATURES, "tfidf", "random")
 PLAIN_COSINE = {"cosine", "gradient", "less"}  # other vectors are standardised over the pool
@@ -65,7 +67,8 @@ class Selection:
         by: selection method, one of `WAYS`.
         to: "mean" or "nearest".
         pool_size: number of compared samples.
-        pool_similarity: mean similarity of the pool, the expected similarity of a random selection.
+        pool_similarity: mean similarity of the pool's samples that can be chosen (not the target's, each of equal
+            samples once with `deduplicate`), the expected similarity of a random selection.
         target_size: number of samples of the target.
         target_reliability: reliability of the target's pattern; NaN without patterns or below four samples.
         notes: warnings for the user.
@@ -228,14 +231,14 @@ class _Choice:
 
 
 def _choose(view: View, sources: list[Source], choice: _Choice) -> Selection:
-    pool = _PoolStatistics()
+    pool = _PoolStatistics(view.target_keys, choice.deduplicate)
     chosen = _chosen_samples(view, pool, choice)
     return Selection(
         table=_table(chosen, view, choice.by),
         by=choice.by,
         to=choice.to,
         pool_size=pool.size,
-        pool_similarity=pool.total / pool.size if choice.by != "random" else float("nan"),
+        pool_similarity=pool.mean_similarity() if choice.by != "random" else float("nan"),
         target_size=len(view.target_keys),
         target_reliability=_reliability(view.target_scores) if isinstance(view, ScoreView) else float("nan"),
         notes=tuple(incomplete_sources(view.sources)) if isinstance(view, ScoreView) else (),
@@ -261,16 +264,27 @@ def _chosen_samples(view: View, pool: _PoolStatistics, choice: _Choice) -> Ranke
 
 @dataclass
 class _PoolStatistics:
-    """Number and total similarity of the pool's samples, counted during iteration."""
+    """Number of the pool's samples, and similarity of those that can be chosen, collected during iteration."""
 
+    target_keys: NDArray[np.int64]
+    deduplicate: bool
     size: int = 0
-    total: float = 0.0
+    keys: list[NDArray[np.int64]] = field(default_factory=list)
+    similarity: list[Array] = field(default_factory=list)
 
     def count(self, parts: Iterator[Ranked]) -> Iterator[Ranked]:
         for part in parts:
             self.size += len(part.similarity)
-            self.total += float(part.similarity.sum())
+            eligible = ~np.isin(part.keys, self.target_keys)
+            self.keys.append(part.keys[eligible])
+            self.similarity.append(part.similarity[eligible])
             yield part
+
+    def mean_similarity(self) -> float:
+        similarity = np.concatenate(self.similarity)
+        if self.deduplicate:
+            similarity = similarity[np.unique(np.concatenate(self.keys), return_index=True)[1]]
+        return float(similarity.mean())
 
 
 def _view_without_model(target: Task | Scores, sources: list[Source], choice: _Choice, seed: int) -> View:

@@ -13,6 +13,7 @@ from headnb.analysis.selection.pools import Source, sample_keys, score_rows, tex
 from headnb.analysis.selection.tfidf import TfIdf
 from headnb.errors import HeadnbError
 from headnb.stats import patterns
+from headnb.stats.scoring_revision import check_same_revision
 from headnb.tasks.loading import Task
 from headnb.tasks.samples import Sample, TokenSample, message_text
 
@@ -225,6 +226,7 @@ def _fingerprints(scores: xr.Dataset) -> NDArray[np.int64]:
 
 def _check_same_kind(scores: xr.Dataset, target: xr.Dataset, source: Source) -> None:
     """Raise HeadnbError unless pool and target have the same model, score method (with its settings) and heads."""
+    check_same_revision(target.attrs, scores.attrs)
     where = source.name or str(scores.attrs.get("task", "the pool"))
     for name in ("model", "model_fingerprint", "method", "projection", "warmup"):
         one, other = target.attrs.get(name), scores.attrs.get(name)
