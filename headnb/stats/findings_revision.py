@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FINDINGS_REVISION = 3
+FINDINGS_REVISION = 4
 FINDINGS_KEY = "findings_revision"  # its key in files
 _FIRST = 1  # of findings without the number
 
