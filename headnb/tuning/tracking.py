@@ -293,7 +293,6 @@ class HeadScoreCallback(TrainerCallback):
             HeadnbError: the study has other tasks, another method or other samples.
         """
         scores = next(iter(self.collected.steps.values())).scores
-
         decoder: Any = model
 
         def differs(stored: str, given: str) -> HeadnbError:

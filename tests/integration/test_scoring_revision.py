@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_a_study_of_an_earlier_revision_is_not_resumed(tmp_path):
     study.write()
     assert sorted(read_study(tmp_path).steps) == [0]
     with pytest.raises(HeadnbError, match=f"contains a study {REFUSED}"):
-        _open_study(tmp_path, {"model": "tiny", **NOW}, [])
+        _open_study(tmp_path, {"model": "tiny", **NOW}, SimpleNamespace(checkpoints=[]))
 
 
 def test_keys_of_a_suite_change_with_the_revision(tmp_path, monkeypatch):
