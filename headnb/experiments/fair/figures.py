@@ -83,5 +83,5 @@ def concentration_chart(results: FairResults, tasks: Sequence[str]) -> Chart | N
         [one.difference for one in changes.values()], xr.DataArray(list(changes), dims="task", name="task")
     )
     gini = difference.sel(statistic="gini", drop=True)
-    gini.attrs["quantity"] = "change of the Gini coefficient, own minus shuffled answers, 95 % t interval over seeds"
-    return weights(gini, title="Concentration: own minus shuffled answers")
+    gini.attrs["quantity"] = "change of the Gini coefficient"
+    return weights(gini, title="Own minus shuffled answers, 95 % t interval over seeds")
