@@ -49,7 +49,10 @@ def main() -> None:
 def prepare(*, reuse: bool) -> None:
     """Write everything that Sphinx reads."""
     shutil.rmtree(SOURCE.parent, ignore_errors=True)
-    shutil.copytree(DOCS, SOURCE, ignore=shutil.ignore_patterns("_build", "__pycache__", "*.ipynb"))
+    ignored = shutil.ignore_patterns("_build", "__pycache__", "*.ipynb")
+    shutil.copytree(
+        DOCS, SOURCE, ignore=ignored, copy_function=shutil.copy
+    )  # new times, so that Sphinx reads every page
     for name in INCLUDED:
         shutil.copy(ROOT / name, SOURCE.parent)
     for page, notebook in NOTEBOOKS.items():
