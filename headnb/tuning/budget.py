@@ -197,11 +197,12 @@ def _batch_seconds(model: Any, loader: Any, size: int) -> float | None:
         given = loader.collate_fn([data[row] for row in chosen])
         return {name: value.to(device) if hasattr(value, "to") else value for name, value in given.items()}
 
+    options = {"fused_lm_head": True} if _has_fused_loss(model) else {}
     with restore_random_state(), _trained_and_restored(model):
         whole, few = batch(size), batch(_MEASURED_ON_CPU if device.type == "cpu" else size)
         for _ in range(1 if device.type == "cpu" else 2):
             began = time.perf_counter()
-            loss = getattr(model(**few), "loss", None)
+            loss = getattr(model(**few, **options), "loss", None)
             if loss is None:
                 return None
             loss.backward()
@@ -210,6 +211,13 @@ def _batch_seconds(model: Any, loader: Any, size: int) -> float | None:
             seconds = time.perf_counter() - began
     tokens = [given["input_ids"].numel() if "input_ids" in given else 1 for given in (whole, few)]
     return seconds * tokens[0] / tokens[1]
+
+
+def _has_fused_loss(model: Any) -> bool:
+    """Whether TRL has replaced the model's forward by one that computes losses without the logits of all positions."""
+    replaced = (vars(module).get("forward") for module in model.modules())
+    code = (getattr(getattr(forward, "__func__", None), "__code__", None) for forward in replaced)
+    return any(one is not None and "fused_lm_head" in one.co_varnames for one in code)
 
 
 @contextmanager

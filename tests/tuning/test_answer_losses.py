@@ -62,6 +62,13 @@ def test_training_is_that_of_all_positions(positions, monkeypatch):
         torch.testing.assert_close(weight, weights_of_all[name], rtol=1e-4, atol=1e-6)
 
 
+def test_the_budget_of_tracking_measures_the_loss_that_the_training_computes(positions):
+    """The model's own loss at all positions would make a step seem slower than it is, and tracking too cheap."""
+    headnb.finetune(tiny_model(), tiny_tokenizer(), ROWS, steps=1, batch_size=4)
+    assert len(positions) == 2  # the measured batch of two samples, and the update
+    assert positions[0] <= positions[1]
+
+
 def test_other_trainings_in_the_process_are_left_as_they_are():
     device = torch.device("cpu")
     with answer_losses_only():
