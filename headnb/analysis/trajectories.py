@@ -27,7 +27,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
-from headnb.stats.patterns import HEADS, check_levels
+from headnb.stats.patterns import HEADS, check_scale_free
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +182,7 @@ def trajectory(
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
     if scale_free:
-        check_levels(signed=_is_signed(levels, of_task))
+        check_scale_free(signed=_is_signed(levels, of_task))
     rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)

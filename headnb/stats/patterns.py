@@ -192,7 +192,7 @@ def compare(
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:
-        check_levels(signed=_reduction(before) != "mean-abs")
+        check_scale_free(signed=_reduction(before) != "mean-abs")
     reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     columns = significance.paired_tests(differences, alpha) | {
@@ -355,7 +355,7 @@ def _flat(levels: xr.DataArray) -> Array:
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
 
 
-def check_levels(*, signed: bool) -> None:
+def check_scale_free(*, signed: bool) -> None:
     """Raise HeadnbError for signed scores, whose mean over heads may be near zero or negative, so it is not a scale."""
     if signed:
         raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")

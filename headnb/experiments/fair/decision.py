@@ -104,7 +104,7 @@ class Decision:
 
     @property
     def shares(self) -> dict[str, Mapping[str, float]]:
-        """The shares of the target's change that the rule compares with zero; empty if they were not computed."""
+        """The shares of e(Z) that the rule compares with zero; empty if they were not computed."""
         if "gain" not in self.numbers:
             return {}
         names = ("gain", "excess", "gain beyond format")
