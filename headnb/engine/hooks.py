@@ -30,6 +30,7 @@ from headnb.engine.threads import this_thread_check, this_thread_only
 from headnb.errors import HeadnbError, first_line
 from headnb.head_names import head_name, parse_heads
 from headnb.models.checks import check_no_inference_weights, is_offloaded
+from headnb.models.half_precision import float32_products
 from headnb.models.quantization import keep_four_bit_layout
 from headnb.models.torch_settings import default_torch_settings
 
@@ -260,7 +261,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = False
         for name in trainable:
             model.get_parameter(name).requires_grad_(False)
-        with default_torch_settings(), keep_four_bit_layout(model):
+        with default_torch_settings(), keep_four_bit_layout(model), float32_products(model):
             yield
     finally:
         for module in training:

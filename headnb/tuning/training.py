@@ -15,6 +15,7 @@ import torch
 
 from headnb import hub
 from headnb.errors import HeadnbError
+from headnb.models.half_precision import float32_products
 from headnb.models.locks import model_lock
 from headnb.models.provenance import record_base
 from headnb.models.restore import restore_model, restore_random_state
@@ -72,6 +73,7 @@ class TuningRun:
         with (
             _quiet(offline=not any(map(self.arguments.get, ("push_to_hub", "trackio_space_id")))),
             default_torch_settings(),
+            float32_products(self.model),
             torch.enable_grad(),
             model_lock(self.model),
             restore_random_state(),
