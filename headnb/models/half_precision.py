@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _ATEN = torch.ops.aten
-# Products, and which of their results have the dtype of the arguments: the other results are float32 or not numbers.
-_PRODUCTS: dict[Any, slice] = {
-    _ATEN.mm.default: slice(1),
-    _ATEN.addmm.default: slice(1),
-    _ATEN.bmm.default: slice(1),
-    _ATEN.baddbmm.default: slice(1),
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: slice(1),  # noqa: SLF001  no public name
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default: slice(3),  # noqa: SLF001
+_MATRIX_PRODUCTS = {_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default, _ATEN.baddbmm.default}
+# Attention, and how many of its results have the dtype of the arguments; the log-sum-exp is float32.
+_ATTENTION: dict[Any, int] = {
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: 1,  # noqa: SLF001  no public name
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default: 3,  # noqa: SLF001
 }
+# To convert a matrix takes as long as torch's product of it with about 16 rows, so generated tokens are not worth it.
+_LEAST_SIZE = 16
 
 
 @contextlib.contextmanager
@@ -63,16 +62,23 @@ class _Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        rounded = _PRODUCTS.get(func)
-        # A quantized weight is a subclass with its own product.
-        if rounded is None or types or args[0].dtype not in self.dtypes or args[0].device.type != "cpu":
+        # A quantized weight is a subclass, listed in `types`, with its own product.
+        if types or not self._is_slow(func, args):
             return func(*args, **kwargs)
         dtype = args[0].dtype
-        wide = {name: self._widen(value) for name, value in kwargs.items()}
-        result = func(*map(self._widen, args), **wide)
+        result = func(*map(self._widen, args), **{name: self._widen(value) for name, value in kwargs.items()})
         if isinstance(result, Tensor):
             return result.to(dtype)
-        return (*(part.to(dtype) for part in result[rounded]), *result[rounded.stop :])
+        rounded = _ATTENTION[func]
+        return (*(part.to(dtype) for part in result[:rounded]), *result[rounded:])
+
+    def _is_slow(self, func: Any, args: Sequence[Any]) -> bool:
+        if func in _MATRIX_PRODUCTS:
+            first, second = args[-2:]
+            large = min(first.shape[-2], *second.shape[-2:]) >= _LEAST_SIZE
+        else:
+            large = func in _ATTENTION
+        return large and args[0].dtype in self.dtypes and args[0].device.type == "cpu"
 
     def _widen(self, value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.dtype in self.dtypes else value

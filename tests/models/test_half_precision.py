@@ -29,14 +29,14 @@ def no_instructions(monkeypatch):
 def products(monkeypatch):
     """Names of the operations that were computed in float32."""
     names = []
-    dispatch = half_precision._Float32Products.__torch_dispatch__
+    is_slow = half_precision._Float32Products._is_slow
 
-    def recorded(self, func, types, args=(), kwargs=None):
-        if func in half_precision._PRODUCTS and args[0].dtype in self.dtypes:
+    def recorded(self, func, args):
+        if slow := is_slow(self, func, args):
             names.append(func.name().removeprefix("aten::"))
-        return dispatch(self, func, types, args, kwargs)
+        return slow
 
-    monkeypatch.setattr(half_precision._Float32Products, "__torch_dispatch__", recorded)
+    monkeypatch.setattr(half_precision._Float32Products, "_is_slow", recorded)
     return names
 
 
@@ -109,15 +109,25 @@ def test_attention_and_its_gradients_agree_with_float64(masked, products):
 )
 def test_other_models_are_left_alone(model, products):
     with float32_products(model):
-        torch.mm(drawn(4, 4, dtype=torch.bfloat16), drawn(4, 4, dtype=torch.bfloat16))
+        torch.mm(drawn(20, 20, dtype=torch.bfloat16), drawn(20, 20, dtype=torch.bfloat16))
     assert products == []
 
 
 def test_processors_with_instructions_are_left_alone(monkeypatch, products):
     monkeypatch.setattr(half_precision, "_has_fast_products", lambda _dtype: True)
     with float32_products(holder(torch.bfloat16)):
-        torch.mm(drawn(4, 4, dtype=torch.bfloat16), drawn(4, 4, dtype=torch.bfloat16))
+        torch.mm(drawn(20, 20, dtype=torch.bfloat16), drawn(20, 20, dtype=torch.bfloat16))
     assert products == []
+
+
+@pytest.mark.usefixtures("no_instructions")
+def test_products_with_few_rows_are_left_alone(products):
+    """The conversion of the weight would take longer than the product, for instance for each generated token."""
+    weight = drawn(64, 64, dtype=torch.bfloat16)
+    with float32_products(holder(torch.bfloat16)):
+        for rows in (1, 8, 64):
+            torch.mm(drawn(rows, 64, dtype=torch.bfloat16), weight)
+    assert products == ["mm"]
 
 
 @pytest.mark.usefixtures("no_instructions")
@@ -137,7 +147,7 @@ def test_weights_with_their_own_product_keep_it():
             return args[0] * 0 + 7
 
     with float32_products(holder(torch.bfloat16)):
-        found = torch.mm(drawn(4, 4, dtype=torch.bfloat16), Quantized(drawn(4, 4, dtype=torch.bfloat16)))
+        found = torch.mm(drawn(20, 20, dtype=torch.bfloat16), Quantized(drawn(20, 20, dtype=torch.bfloat16)))
     assert (found == 7).all()
 
 
