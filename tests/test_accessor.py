@@ -175,9 +175,9 @@ def test_comparison_has_heads_too(scores):
     assert bool(change.heads["L2H3"]["significant"])
     pattern = change.heads.pattern()
     assert pattern.attrs["kind"] == "difference"
-    with pytest.raises(HeadnbError, match="not on signed"):
+    with pytest.raises(HeadnbError, match="these values are signed"):
         pattern.heads.gini()
-    with pytest.raises(HeadnbError, match="not on signed"):
+    with pytest.raises(HeadnbError, match="these values are signed"):
         scores.assign_attrs(reduction="mean").heads.gini()
     with pytest.raises(HeadnbError, match="no variable 'score'"):
         change.heads.gini()
@@ -196,6 +196,19 @@ def test_with_loss_and_normalisations_are_reachable(scores):
     assert scores.heads.pattern("max").max() == 1
     assert scores.heads.pattern().heads.normalized("max").identical(scores.heads.pattern("max"))
     assert scores.heads.scale_free().mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        lambda scores: scores.assign_attrs(reduction="mean").heads.pattern(),
+        lambda scores: headnb.compare(scores, scores).difference,
+        lambda scores: scores.heads.pattern() - 2 * scores.heads.pattern(),
+    ],
+)
+def test_signed_patterns_are_not_divided_by_a_mean_that_may_be_zero(scores, signed):
+    with pytest.raises(HeadnbError, match="scale_free needs activation levels"):
+        signed(scores).heads.scale_free()
 
 
 def test_what_is_no_pattern_says_so():

@@ -10,7 +10,7 @@ import xarray as xr
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.stats.results import trusted_attrs
+from headnb.stats.results import check_levels, is_signed, trusted_attrs
 from headnb.stats.tables import head_table
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class PatternHeads:
         """Gini coefficient of the pattern's values; `.heads.gini()` of scores is bias-corrected."""
         from headnb.stats import descriptive  # noqa: PLC0415
 
-        check_levels(
-            self._pattern.attrs.get("kind", "level") in {"level", "value"} and not bool((self._pattern < 0).any())
-        )
+        check_levels("the Gini coefficient", signed=is_signed(self._pattern))
         return self._over_heads(descriptive.gini, "gini")
 
     @check_arguments
@@ -124,7 +122,11 @@ class PatternHeads:
         return _with_head_coords(self._pattern).mean("head", keep_attrs=True)
 
     def scale_free(self) -> Pattern:
-        """The pattern normalised by its mean over heads."""
+        """The pattern normalised by its mean over heads.
+
+        Raises:
+            HeadnbError: the pattern has signed scores or is a difference.
+        """
         from headnb.stats import patterns  # noqa: PLC0415
 
         return patterns.scale_free(_with_head_coords(self._pattern))
@@ -210,12 +212,6 @@ def only_head(picked: _Data, name: object) -> _Data:
     if picked.sizes["selected"] != 1:
         raise HeadnbError(f"{name!r} names {picked.sizes['selected']} heads; use .heads.select for several")
     return picked.isel(selected=0)
-
-
-def check_levels(are_levels: bool) -> None:
-    """Raise HeadnbError for signed scores and differences, even if all values are positive."""
-    if not are_levels:
-        raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
 
 
 def _with_head_coords(pattern: xr.DataArray) -> xr.DataArray:

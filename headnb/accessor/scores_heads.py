@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import xarray as xr
 
-from headnb.accessor.pattern_heads import PatternHeads, check_levels, flat, only_head
+from headnb.accessor.pattern_heads import PatternHeads, flat, only_head
 from headnb.call_checks import check_arguments
-from headnb.stats.results import trusted_attrs
+from headnb.stats.results import check_levels, is_signed, trusted_attrs
 from headnb.stats.tables import head_table
 from headnb.storage.saving_methods import SavingMethods
 
@@ -72,7 +72,7 @@ class ScoresHeads(SavingMethods):
     @check_arguments
     def gini(self, level: float = 0.95, seed: int = 0) -> Estimate:
         """Bias-corrected Gini coefficient (estimate for unlimited samples), with its interval."""
-        check_levels(not self._is_signed)
+        check_levels("the Gini coefficient", signed=is_signed(self._dataset))
         return self._concentration("gini", level, seed)
 
     @check_arguments
@@ -127,7 +127,7 @@ class ScoresHeads(SavingMethods):
 
         means = self.interval(level, seed)
         table = head_table(means, "value", k)
-        if self._is_signed:
+        if is_signed(self._dataset):
             return table
         flat_indices = [
             int(means.indexes["layer"].get_loc(layer)) * means.sizes["head"] + int(means.indexes["head"].get_loc(head))
@@ -197,9 +197,3 @@ class ScoresHeads(SavingMethods):
     @property
     def _is_comparison(self) -> bool:
         return "difference" in self._dataset
-
-    @property
-    def _is_signed(self) -> bool:
-        from headnb.stats.score_statistics import is_signed  # noqa: PLC0415
-
-        return is_signed(self._dataset)

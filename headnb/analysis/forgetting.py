@@ -25,6 +25,7 @@ from headnb.analysis.task_specificity import MIN_EXCHANGES
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
+from headnb.stats.results import check_levels
 from headnb.stats.rounding import interval_text
 from headnb.stats.scoring_revision import check_same_revision
 from headnb.stats.significance import crossed_intervals
@@ -225,9 +226,9 @@ def _read_runs(order: list[str], runs: Sequence[Learned]) -> tuple[Array, Array]
             raise HeadnbError(
                 f"{task} has no scores at {len(runs) * stages - len(scores)} of {len(runs) * stages} stages of all runs"
             )
-        if any(one.attrs.get("reduction", "mean-abs") != "mean-abs" for one in scores):
-            # The mean head, which distances of patterns are relative to, may be near zero.
-            raise HeadnbError(f"forgetting needs activation levels (>= 0); the scores of {task} are signed")
+        check_levels(
+            "forgetting", signed=any(one.attrs.get("reduction", "mean-abs") != "mean-abs" for one in scores), of=task
+        )
         for one in scores[1:]:
             check_same_revision(scores[0].attrs, one.attrs)
         common = set.intersection(*(set(one["sample"].to_numpy().tolist()) for one in scores))

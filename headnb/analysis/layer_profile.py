@@ -32,6 +32,7 @@ from headnb.display.charts.matrices import train_eval
 from headnb.display.charts.plots import trajectory
 from headnb.errors import HeadnbError
 from headnb.stats.descriptive import correlation
+from headnb.stats.results import check_levels
 from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals, t_intervals
 
@@ -314,8 +315,7 @@ def _intervals(of_runs: Sequence[LeaveOneOut], level: float) -> Array:
 def _head_change(runs: Sequence[LayerRun], task: str, level: float) -> Array:
     """(3, layers): mean square change of a layer's heads, corrected for sample noise, with its interval."""
     stages = read_stages([one.scores for one in runs], task)
-    if stages.signed:  # the mean head, which the change is relative to, may be near zero
-        raise HeadnbError(f"a layer profile needs activation levels (>= 0); the scores of {task} are signed")
+    check_levels("a layer profile", signed=stages.signed, of=task)
     present, values = ~stages.missing, []
     for after in stages.after:
         change = MeasuredPattern(after[None, :, present], stages.required_before[:, present], scale_free=True)

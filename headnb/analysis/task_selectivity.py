@@ -26,7 +26,7 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
-from headnb.stats.results import as_result
+from headnb.stats.results import as_result, check_levels
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES, fixed, interval_text
 from headnb.stats.tables import head_table
 
@@ -264,10 +264,8 @@ def selectivity(
     pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
     stages = {task: read_stages(pairs[task], task) for task in tasks}
     check_same_grid(stages)
-    if signed := [task for task, one in stages.items() if one.signed]:
-        raise HeadnbError(
-            f"selectivity needs activation levels (>= 0), not signed scores; got signed scores of {signed[0]}"
-        )
+    for task, one in stages.items():
+        check_levels("selectivity", signed=one.signed, of=task)
     measured = _measured(on_common_samples(stages))
     shape = (2, len(tasks))
     return Selectivity(

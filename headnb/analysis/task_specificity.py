@@ -34,7 +34,7 @@ from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_selectivity import as_runs
 from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import check_scale_free
+from headnb.stats.results import check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +186,8 @@ def specificity(
     }
     check_same_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
     if scale_free:
-        check_scale_free(signed=any(one.signed for one in stages.values()))
+        for (_, task), one in stages.items():
+            check_levels("scale_free", signed=one.signed, of=task)
     on_task = {e: _shared_samples([stages[t, e] for t in trained]) for e in tasks}
     present = ~np.any([one.missing for one in stages.values()], axis=0)
     by_runs = min(one.runs for one in stages.values()) > 1

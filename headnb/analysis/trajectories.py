@@ -27,7 +27,8 @@ from headnb.call_checks import check_arguments, checked_level
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
-from headnb.stats.patterns import HEADS, check_scale_free
+from headnb.stats.patterns import HEADS
+from headnb.stats.results import check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,7 +183,7 @@ def trajectory(
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
     if scale_free:
-        check_scale_free(signed=_is_signed(levels, of_task))
+        check_levels("scale_free", signed=_is_signed(levels, of_task))
     rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)

@@ -28,7 +28,7 @@ def gini(levels: ArrayLike) -> Array:
     """
     levels = np.asarray(levels, dtype=np.float64)
     if np.any(levels < 0):
-        raise HeadnbError("Gini is defined on activation levels (>= 0), not on signed scores or differences")
+        raise HeadnbError("the Gini coefficient needs activation levels (>= 0); these values are signed")
     ascending = np.sort(levels, axis=-1)  # NaN last
     heads = np.sum(~np.isnan(levels), axis=-1, keepdims=True)
     weights = 2 * np.arange(1, levels.shape[-1] + 1) - heads - 1

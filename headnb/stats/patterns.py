@@ -19,8 +19,10 @@ from headnb.stats import descriptive, significance
 from headnb.stats.reliability import Evidence, change_evidence, components
 from headnb.stats.results import (
     as_result,
+    check_levels,
     check_unique_samples,
     is_result,
+    is_signed,
     made_by,
     method_label,
     method_units,
@@ -106,7 +108,12 @@ def normalized(levels: xr.DataArray, how: str) -> Pattern:
 
 
 def scale_free(levels: xr.DataArray) -> Pattern:
-    """Divide each pattern by its mean over heads, because magnitudes fall with the loss."""
+    """Divide each pattern by its mean over heads, because magnitudes fall with the loss.
+
+    Raises:
+        HeadnbError: as for `check_levels`.
+    """
+    check_levels("scale_free", signed=is_signed(levels))
     mean = levels.mean(HEADS)
     scaled = (levels / mean.where(mean != 0)).rename(levels.name)
     return cast("Pattern", rescaled(levels, scaled, {"units": MEAN_UNITS}))
@@ -192,7 +199,7 @@ def compare(
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:
-        check_scale_free(signed=_reduction(before) != "mean-abs")
+        check_levels("scale_free", signed=_reduction(before) != "mean-abs")
     reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     columns = significance.paired_tests(differences, alpha) | {
@@ -353,12 +360,6 @@ def _reduction(scores: xr.Dataset) -> str:
 def _flat(levels: xr.DataArray) -> Array:
     """(sample, layer, head) -> (n, heads)."""
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
-
-
-def check_scale_free(*, signed: bool) -> None:
-    """Raise HeadnbError for signed scores, whose mean over heads may be near zero or negative, so it is not a scale."""
-    if signed:
-        raise HeadnbError("scale_free needs activation levels (>= 0); these scores are signed")
 
 
 def relative_to_mean_head(levels: Array) -> Array:

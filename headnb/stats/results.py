@@ -174,6 +174,28 @@ def require_scores(*scores: xr.Dataset) -> None:
         )
 
 
+def is_signed(data: xr.DataArray | xr.Dataset) -> bool:
+    """Whether values may be negative: signed scores, differences, and numbers computed from scores."""
+    if isinstance(data, xr.Dataset):
+        return data.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(data)
+    return data.attrs.get("kind", "level") not in {"level", "value"} or bool((data < 0).any())
+
+
+def check_levels(what: str, *, signed: bool, of: str = "") -> None:
+    """Raise HeadnbError if signed values were given for what is defined on activation levels only.
+
+    Most of these analyses divide by a mean over heads, which may be near zero or negative if the values are signed.
+
+    Args:
+        what: name of the analysis or statistic.
+        signed: whether the values are signed scores or differences.
+        of: name of the task whose scores they are; "" for a single pattern or data set.
+    """
+    if signed:
+        given = f"the scores of {of}" if of else "these values"
+        raise HeadnbError(f"{what} needs activation levels (>= 0); {given} are signed")
+
+
 def check_unique_samples(scores: xr.Dataset) -> None:
     """Raise HeadnbError for repeated samples, which would understate uncertainty, and for negative losses."""
     ids = scores.indexes.get("sample")

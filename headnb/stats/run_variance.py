@@ -205,9 +205,9 @@ def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
     best = (-np.inf, float(d0_values[-1]), 0.0)
     for d0 in d0_values:
         likelihood = np.log1p(_prior_odds(x, df, d0)).sum(axis=0) + apart  # (s^2)
-        top = int(np.argmax(likelihood))
-        if likelihood[top] > best[0]:
-            best = (float(likelihood[top]), float(d0), _parabola_peak(log_s2, likelihood, top))
+        highest, at = _parabola_peak(log_s2, likelihood)
+        if highest > best[0]:
+            best = (highest, float(d0), at)
     return best[1], float(np.exp(best[2]))
 
 
@@ -226,12 +226,17 @@ def _prior_odds(x: Array, df: float, d0: float) -> Array:
     return np.asarray(np.exp(constant + 0.5 * df * np.log1p(x) - 0.5 * (df + d0) * np.log1p(x * df / d0)))
 
 
-def _parabola_peak(log_s2: Array, likelihood: Array, index: int) -> float:
-    """log s^2 at the peak of the parabola through the largest likelihood, at `index`, and its neighbours."""
+def _parabola_peak(log_s2: Array, likelihood: Array) -> tuple[float, float]:
+    """Height and log s^2 of the peak of the parabola through the largest likelihood and its neighbours.
+
+    The largest likelihood itself depends on where the grid begins, which one more head with a positive ratio moves.
+    """
+    index = int(np.argmax(likelihood))
     if not 0 < index < len(likelihood) - 1:
-        return float(log_s2[index])
+        return float(likelihood[index]), float(log_s2[index])
     left, top, right = likelihood[index - 1 : index + 2]
-    return float(log_s2[index] + (log_s2[1] - log_s2[0]) * (left - right) / (2 * (left - 2 * top + right)))
+    slope, curvature = (right - left) / 2, left - 2 * top + right
+    return float(top - slope**2 / (2 * curvature)), float(log_s2[index] - (log_s2[1] - log_s2[0]) * slope / curvature)
 
 
 def _shared(deviations: Array, over_samples: Array) -> float:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife, patterns, significance
-from headnb.stats.results import as_result, is_result, require_scores
+from headnb.stats.results import as_result, is_signed, require_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,6 @@ def samples_of(scores: xr.Dataset) -> Array:
         raise HeadnbError(f"select one set of samples with .sel first; the dims are {', '.join(map(str, levels.dims))}")
     values = levels.transpose("sample", "layer", "head").values
     return np.asarray(values.reshape(len(values), -1))
-
-
-def is_signed(scores: xr.Dataset) -> bool:
-    """Whether values may be negative: scores of a signed method, or numbers computed from scores."""
-    return scores.attrs.get("reduction", "mean-abs") != "mean-abs" or not is_result(scores)
 
 
 def head_intervals(scores: xr.Dataset, level: float = 0.95, seed: int = 0) -> xr.Dataset:

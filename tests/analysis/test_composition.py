@@ -276,6 +276,6 @@ def test_without_samples_there_is_no_selection_frequency():
 
 def test_signed_scores_have_no_scale_free_form():
     signed = tuple(stage.assign_attrs(reduction="mean") for stage in TARGET)
-    with pytest.raises(HeadnbError, match="these scores are signed"):
+    with pytest.raises(HeadnbError, match="are signed"):
         fit(signed, scale_free=True)
     assert isinstance(fit(signed).weights, xr.DataArray)

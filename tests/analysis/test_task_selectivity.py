@@ -246,7 +246,7 @@ def test_result_is_text_html_and_json():
         (
             {"svamp": BEFORE["svamp"].assign_attrs(reduction="mean")},
             {"svamp": AFTER["svamp"].assign_attrs(reduction="mean")},
-            "not signed scores",
+            "the scores of svamp are signed",
         ),
     ],
 )

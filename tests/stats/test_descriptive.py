@@ -37,7 +37,7 @@ def test_gini_is_the_mean_absolute_difference_over_twice_the_mean(levels):
 def test_gini_of_nothing_is_nan_and_of_signed_values_an_error():
     assert np.isnan(descriptive.gini([0.0, 0.0]))
     assert np.isnan(descriptive.gini([np.nan, np.nan]))
-    with pytest.raises(HeadnbError, match="not on signed"):
+    with pytest.raises(HeadnbError, match="these values are signed"):
         descriptive.gini([0.1, -0.1])
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import check_scale_free
 from headnb.stats.reliability import MIN_SAMPLES
+from headnb.stats.results import check_levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def _measure(name: str, stages: Stages, present: NDArray[np.bool_], on: str, *, 
         wanted = "a scale-free form" if scale_free else "a pattern after fine-tuning"
         raise HeadnbError(f"{name}: a difference alone does not determine {wanted}; give a (before, after) pair")
     if scale_free:
-        check_scale_free(signed=stages.signed)
+        check_levels("scale_free", signed=stages.signed, of=name)
     # Tasks evaluated on the same samples share sample noise; other patterns have independent noise.
     key = stages.sample_set if stages.n else (name,)
     minus = stages.before[:, present] if on == "change" and stages.before is not None else None
