@@ -427,6 +427,7 @@ def test_a_rate_whose_training_diverges_is_not_chosen(fair_run, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("forked_kernels")
 def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path):
     model, results = tmp_path / "tiny", tmp_path / "results"
     tiny_model().save_pretrained(model)
