@@ -25,7 +25,8 @@ def default_torch_settings() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(mode=False))
-        if torch.get_default_device().type != "cpu":
+        # Not `get_default_device`, which fails in torch 2.8 after `set_default_device(None)`.
+        if torch.empty(0).device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if dtype != torch.float32:
             stack.callback(torch.set_default_dtype, dtype)
