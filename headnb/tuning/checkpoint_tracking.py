@@ -34,7 +34,7 @@ from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revi
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
 from headnb.tuning.movement import Movement
 from headnb.tuning.study import STUDY, Study, TrackedStep, read_study
-from headnb.tuning.tracking import tracked_tasks
+from headnb.tuning.tracked_tasks import tracked_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

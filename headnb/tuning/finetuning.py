@@ -42,7 +42,8 @@ from headnb.tuning.options import (
     warn_of_router_loss,
 )
 from headnb.tuning.run_folder import BASE, began_with_other_weights, open_folder, training_settings
-from headnb.tuning.tracking import HeadScoreCallback, tracked_tasks
+from headnb.tuning.tracked_tasks import tracked_tasks
+from headnb.tuning.tracking import HeadScoreCallback
 from headnb.tuning.training import TuningRun
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,11 @@ from headnb.models.restore import restore_random_state
 from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
-from headnb.tasks.loading import Task, load_task
 from headnb.tuning.budget import check_counts, measure_costs, plan_tracking, subsample
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
+from headnb.tuning.tracked_tasks import tasks_of_study, tracked_tasks
 from headnb.tuning.trackers import TrackerLog, step_numbers
 from headnb.tuning.trainer import TrainerCallback
 
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
-    from headnb.engine.tokenization import EncodingName
+    from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.scoring.progress import Progress
+    from headnb.tasks.loading import Task
     from headnb.tuning.budget import TrackingPlan
 
 PLANNED = {"tracking", "tracked_steps", "tracked_samples"}  # attributes of a study whose steps a budget chose
@@ -276,7 +277,14 @@ class HeadScoreCallback(TrainerCallback):
             check_revision(folder, stored.attrs, {REVISION: SCORING_REVISION}, "a study")
             self.collected = stored.up_to(state.global_step)
             if self.collected.steps:
-                self.tasks = self._tasks_of_study(model, folder)
+                self.tasks = tasks_of_study(
+                    next(iter(self.collected.steps.values())).scores,
+                    folder,
+                    self._candidates,
+                    self._scoring["method"],
+                    self._samples,
+                    partial(self._encoded, model),
+                )
         elif writes and folder.exists():
             shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
@@ -286,40 +294,9 @@ class HeadScoreCallback(TrainerCallback):
         default = (np.nan, np.nan) if resumed else (0.0, 0.0)
         self._seen_before = np.array(self.collected.seen.get(state.global_step, default))
 
-    def _tasks_of_study(self, model: nn.Module, folder: Path) -> dict[str, Task]:
-        """The tracked tasks with the samples of the stored study, so that all steps have the same samples.
-
-        Raises:
-            HeadnbError: the study has other tasks, another method or other samples.
-        """
-        scores = next(iter(self.collected.steps.values())).scores
-        decoder: Any = model
-
-        def differs(stored: str, given: str) -> HeadnbError:
-            return HeadnbError(
-                f"the study in {folder} has {stored}, not {given}; resume with the settings of the first call, or "
-                "choose another output_dir"
-            )
-
-        if scores.keys() != self._candidates.keys():
-            stored, given = (", ".join(map(repr, sorted(names))) or "none" for names in (scores, self._candidates))
-            raise differs(f"the tracked tasks {stored}", given)
-        tasks = {}
-        for name, task in self._candidates.items():
-            of_study, method = scores[name].attrs, self._scoring["method"]
-            if of_study.get("method", method) != method:
-                raise differs(f"scores of the method {of_study['method']!r}", repr(method))
-            samples = int(of_study.get("samples_requested", len(task)))
-            if self._samples is not None and samples != len(task):
-                raise differs(f"{samples} samples of {name!r}", str(len(task)))
-            tasks[name] = subsample(task, samples)
-            options = {option: self._scoring[option] for option in ("encoding", "max_length")}
-            encoded = encode_task(tasks[name], self._tokenizer, **options, context=context_length(decoder))
-            tokens = scores[name].get("fingerprint")
-            same = scores[name]["sample"].values.tolist() == list(encoded.ids)
-            if not same or (tokens is not None and not np.array_equal(tokens, encoded.fingerprints)):
-                raise differs(f"other samples of {name!r} (or another encoding or max_length)", "those of this call")
-        return tasks
+    def _encoded(self, model: Any, task: Task) -> EncodedTask:
+        options = {option: self._scoring[option] for option in ("encoding", "max_length")}
+        return encode_task(task, self._tokenizer, **options, context=context_length(model))
 
     def _make_plan(self, model: nn.Module, args: TrainingArguments, state: TrainerState, loader: Any) -> None:
         """Choose steps and samples within the budget; a resumed training keeps those of its study."""
@@ -440,22 +417,6 @@ def _is_sharded(model: nn.Module) -> bool:
     return any(isinstance(module, FullyShardedDataParallel) for module in model.modules()) or any(
         isinstance(weight, DTensor) for weight in model.parameters()
     )
-
-
-def tracked_tasks(tasks: object) -> dict[str, Task]:
-    """Name -> task, for a task, a list of tasks, or a mapping.
-
-    Raises:
-        HeadnbError: an error of `load_task`, or two tasks have the same name.
-    """
-    if isinstance(tasks, Mapping):
-        return {str(name): load_task(task, name=str(name)) for name, task in tasks.items()}
-    is_list = isinstance(tasks, (list, tuple)) and all(isinstance(task, (str, Path, Task)) for task in tasks)
-    loaded = [load_task(task) for task in (tasks if is_list else [tasks])]  # type: ignore[attr-defined]
-    names = [task.name for task in loaded]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise HeadnbError(f"two tracked tasks have the name {min(twice)!r}; give names with {{'name': task, ...}}")
-    return dict(zip(names, loaded, strict=True))
 
 
 def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
