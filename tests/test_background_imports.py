@@ -171,7 +171,8 @@ def test_the_setting_turns_the_thread_off(modules, monkeypatch):
 
 
 def run(code: str, folder) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    quiet = ["-W", "ignore:This process:DeprecationWarning"]  # Python 3.12 warns of every fork beside a thread
+    return subprocess.run([sys.executable, *quiet, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_a_forked_process_can_import_what_the_thread_was_importing(modules):

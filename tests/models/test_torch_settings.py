@@ -32,6 +32,10 @@ def default_device():
         yield
     finally:
         torch.set_default_device(None)
+        try:
+            torch.get_default_device()  # transformers calls it
+        except AttributeError:  # torch 2.8 and 2.9, after this reset
+            torch.set_default_device("cpu")
 
 
 @contextmanager
