@@ -51,6 +51,10 @@ def _has_fast_products(dtype: torch.dtype) -> bool:
     return dtype not in supported or bool(supported[dtype]())
 
 
+def _is_sparse(tensor: Tensor) -> bool:
+    return tensor.layout != torch.strided
+
+
 class _Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Replaces products of CPU tensors with one of the given dtypes, also in backward passes."""
 
@@ -74,11 +78,18 @@ class _Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_slow(self, func: Any, args: Sequence[Any]) -> bool:
         if func in _MATRIX_PRODUCTS:
-            first, second = args[-2:]
-            large = min(first.shape[-2], *second.shape[-2:]) >= _LEAST_SIZE
+            factors = [value for value in args if isinstance(value, Tensor)]
+            # torch refuses vectors, and sparse matrices where it has no product of them.
+            if any(factor.dim() < 2 for factor in factors[-2:]) or any(map(_is_sparse, factors)):
+                return False
+            large = min(factors[-2].shape[-2], *factors[-1].shape[-2:]) >= _LEAST_SIZE
+        elif func in _ATTENTION:
+            factors, large = list(args[:3]), True
         else:
-            large = func in _ATTENTION
-        return large and args[0].dtype in self.dtypes and args[0].device.type == "cpu"
+            return False
+        dtype = factors[0].dtype
+        slow = dtype in self.dtypes and factors[0].device.type == "cpu"
+        return large and slow and all(factor.dtype == dtype for factor in factors)  # torch refuses other dtypes
 
     def _widen(self, value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.dtype in self.dtypes else value

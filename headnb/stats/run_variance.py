@@ -147,8 +147,7 @@ class RunNoise:
 
     def _follows_prior(self) -> Array:
         """Probability that a head's b / a follows the prior distribution."""
-        odds = _prior_odds(_ratios(self.b, self.s2 * self.a), self.df_b, self.d0)
-        return odds / (1 + odds)
+        return np.asarray(scipy.special.expit(_log_prior_odds(_ratios(self.b, self.s2 * self.a), self.df_b, self.d0)))
 
     def half_width(self, level: float = 0.95) -> Array:
         """The distance with `tail` 1 - level; NaN where a is NaN."""
@@ -204,7 +203,7 @@ def _fit_prior(ratios: Array, df: int, df_a: int) -> tuple[float, float]:
     apart = -0.5 * df * (np.log1p(x).sum(axis=0) + len(ratios) * log_s2)
     best = (-np.inf, float(d0_values[-1]), 0.0)
     for d0 in d0_values:
-        likelihood = np.log1p(_prior_odds(x, df, d0)).sum(axis=0) + apart  # (s^2)
+        likelihood = np.logaddexp(0, _log_prior_odds(x, df, d0)).sum(axis=0) + apart  # (s^2)
         highest, at = _parabola_peak(log_s2, likelihood)
         if highest > best[0]:
             best = (highest, float(d0), at)
@@ -217,13 +216,13 @@ def _ratios(b: Array, scale: Array) -> Array:
     return np.divide(b, scale, where=scale > 0, out=np.zeros_like(scale))
 
 
-def _prior_odds(x: Array, df: float, d0: float) -> Array:
-    """Odds that a head with ratio x = b / (a s^2) follows the prior F(df, d0), against a head apart.
+def _log_prior_odds(x: Array, df: float, d0: float) -> Array:
+    """Logarithm of the odds that a head with ratio x = b / (a s^2) follows the prior F(df, d0), against a head apart.
 
     For heads apart the density of log x is proportional to (x / (1 + x))^(df / 2): flat for large x.
     """
     constant = np.log(1 / _APART - 1) + 0.5 * df * np.log(df / d0) - scipy.special.betaln(df / 2, d0 / 2)
-    return np.asarray(np.exp(constant + 0.5 * df * np.log1p(x) - 0.5 * (df + d0) * np.log1p(x * df / d0)))
+    return np.asarray(constant + 0.5 * df * np.log1p(x) - 0.5 * (df + d0) * np.log1p(x * df / d0))
 
 
 def _parabola_peak(log_s2: Array, likelihood: Array) -> tuple[float, float]:

@@ -131,6 +131,26 @@ def test_products_with_few_rows_are_left_alone(products):
 
 
 @pytest.mark.usefixtures("no_instructions")
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (drawn(20, 20, dtype=torch.bfloat16), drawn(20, 20, dtype=torch.float32)),
+        (drawn(20, dtype=torch.bfloat16), drawn(20, 20, dtype=torch.bfloat16)),
+    ],
+    ids=["mixed dtypes", "a vector"],
+)
+def test_errors_are_those_of_torch(first, second):
+    def error():
+        with pytest.raises(RuntimeError) as caught:
+            torch.mm(first, second)
+        return str(caught.value)
+
+    expected = error()
+    with float32_products(holder(torch.bfloat16)):
+        assert error() == expected
+
+
+@pytest.mark.usefixtures("no_instructions")
 def test_weights_with_their_own_product_keep_it():
     class Quantized(torch.Tensor):
         @staticmethod

@@ -181,6 +181,15 @@ def test_a_head_with_much_more_run_noise_does_not_change_the_fit_over_heads():
     assert found.p_values()[0] > 0.05
 
 
+def test_hundreds_of_runs_are_fitted_without_overflow():
+    random = np.random.default_rng(11)
+    noise = random.normal(size=(500, 20, 60))
+    with np.errstate(over="raise", invalid="raise"):
+        found = crossed_means(noise + random.normal(size=(500, 1, 60)))
+    ratios = found.over_runs / found.over_samples
+    assert found.s2 == pytest.approx(np.median(ratios), rel=0.3)
+
+
 def test_heads_whose_runs_agree_exactly_count_in_the_fit_over_heads():
     """Zero is the limit of small ratios b / a."""
     values = crossed(np.random.default_rng(10), runs=2)
