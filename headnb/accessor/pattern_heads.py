@@ -125,7 +125,7 @@ class PatternHeads:
         """The pattern normalised by its mean over heads.
 
         Raises:
-            HeadnbError: the pattern has signed scores or is a difference.
+            HeadnbError: the pattern is one of signed scores or a difference, or has negative values.
         """
         from headnb.stats import patterns  # noqa: PLC0415
 

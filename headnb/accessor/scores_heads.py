@@ -141,7 +141,11 @@ class ScoresHeads(SavingMethods):
         return PatternHeads(self.pattern()).layer_profile()
 
     def scale_free(self) -> xr.DataArray:
-        """The pattern normalised by its mean over heads."""
+        """The pattern normalised by its mean over heads.
+
+        Raises:
+            HeadnbError: the scores are signed.
+        """
         return PatternHeads(self.pattern()).scale_free()
 
     @check_arguments

@@ -1,8 +1,8 @@
 """Speed of half precision on processors without bfloat16 or float16 instructions.
 
-There torch multiplies half-precision matrices, in backward passes in one thread, with scalar code: scores take 20 to 30
-times as long as in float32. Here the factors are converted to float32 and the product is rounded once, which is also
-what such instructions compute.
+Without them torch multiplies half-precision matrices with scalar code, in backward passes in a single thread, and
+scores take 20 to 30 times as long as in float32. Here the factors are converted to float32 and each product is rounded
+once. The instructions do the same, except that torch also rounds attention weights before it multiplies them by V.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _ATTENTION: dict[Any, int] = {
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default: 1,  # noqa: SLF001  no public name
     _ATEN._scaled_dot_product_flash_attention_for_cpu_backward.default: 3,  # noqa: SLF001
 }
-# To convert a matrix takes as long as torch's product of it with about 16 rows, so generated tokens are not worth it.
+# Converting a matrix takes as long as torch's own product of it with about 16 rows, so the products of single generated
+# tokens are left to torch.
 _LEAST_SIZE = 16
+_HALF = {torch.bfloat16, torch.float16}
 
 
 @contextlib.contextmanager
@@ -34,29 +36,23 @@ def float32_products(model: torch.nn.Module) -> Iterator[None]:
 
     Applies to this thread. Results are rounded to the dtype that they have without this context.
     """
-    dtypes = {
-        weight.dtype for weight in model.parameters() if weight.device.type == "cpu" and weight.dtype.itemsize == 2
-    }
+    dtypes = _HALF & {weight.dtype for weight in model.parameters() if weight.device.type == "cpu"}
     slow = frozenset(dtype for dtype in dtypes if not _has_fast_products(dtype))
     with _Float32Products(slow) if slow else contextlib.nullcontext():
         yield
 
 
 def _has_fast_products(dtype: torch.dtype) -> bool:
-    """Whether torch has vectorized matrix products of this dtype for this processor."""
+    """Whether torch has vectorized matrix products of this half-precision dtype for this processor."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     checks = torch.ops.mkldnn
     supported = {torch.bfloat16: checks._is_mkldnn_bf16_supported, torch.float16: checks._is_mkldnn_fp16_supported}  # noqa: SLF001
-    return dtype not in supported or bool(supported[dtype]())
-
-
-def _is_sparse(tensor: Tensor) -> bool:
-    return tensor.layout != torch.strided
+    return bool(supported[dtype]())
 
 
 class _Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Replaces products of CPU tensors with one of the given dtypes, also in backward passes."""
+    """Computes products of CPU tensors of the given dtypes in float32, also in backward passes."""
 
     def __init__(self, dtypes: frozenset[torch.dtype]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,10 +73,11 @@ class _Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (*(part.to(dtype) for part in result[:rounded]), *result[rounded:])
 
     def _is_slow(self, func: Any, args: Sequence[Any]) -> bool:
+        """Whether torch would compute this product with scalar code, and the conversion takes less time."""
         if func in _MATRIX_PRODUCTS:
             factors = [value for value in args if isinstance(value, Tensor)]
             # torch refuses vectors, and sparse matrices where it has no product of them.
-            if any(factor.dim() < 2 for factor in factors[-2:]) or any(map(_is_sparse, factors)):
+            if any(factor.dim() < 2 or factor.layout != torch.strided for factor in factors[-2:]):
                 return False
             large = min(factors[-2].shape[-2], *factors[-1].shape[-2:]) >= _LEAST_SIZE
         elif func in _ATTENTION:

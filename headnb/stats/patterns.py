@@ -111,7 +111,7 @@ def scale_free(levels: xr.DataArray) -> Pattern:
     """Divide each pattern by its mean over heads, because magnitudes fall with the loss.
 
     Raises:
-        HeadnbError: as for `check_levels`.
+        HeadnbError: the values are signed.
     """
     check_levels("scale_free", signed=is_signed(levels))
     mean = levels.mean(HEADS)
@@ -199,7 +199,7 @@ def compare(
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:
-        check_levels("scale_free", signed=_reduction(before) != "mean-abs")
+        check_levels("scale_free", signed=is_signed(before))
     reliability = change_evidence(b, a[None], scale_free=scale_free)
     differences = relative_to_mean_head(a) - relative_to_mean_head(b) if scale_free else a - b
     columns = significance.paired_tests(differences, alpha) | {
