@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# One process more than cores: many tests wait for kernels and clusters. tests/conftest.py shares the tests out among
-# them: a file's tests share their fixtures.
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 1)")
+# Two processes more than cores: many tests wait for kernels, browsers and clusters. tests/conftest.py shares the tests
+# out among them: a file's tests share their fixtures.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(os.cpu_count() + 2)")
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo suite-demo test test-all check lint widgets simulate robustness benchmark gpu docs clean
