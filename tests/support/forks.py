@@ -36,6 +36,7 @@ PRELOADED = [
     "headnb.suite.job",
     "headnb.tuning.finetuning",
     "headnb.tuning.result",
+    "freeze_garbage",
 ]
 if METHOD == "forkserver":
     PROCESSES.set_forkserver_preload(PRELOADED)

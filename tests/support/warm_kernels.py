@@ -9,6 +9,7 @@ process that started it, also if that is killed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,7 @@ def serve(address: str, ready: int) -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
+    gc.freeze()  # kernels that look for garbage would copy these modules' memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)

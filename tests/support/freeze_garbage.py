@@ -1,0 +1,5 @@
+"""Imported last by a process that is forked: forks that look for garbage would copy the memory of all its modules."""
+
+import gc
+
+gc.freeze()
