@@ -67,8 +67,14 @@ def method_options(text: str) -> dict[str, Any]:
 
 
 def method_names(text: str) -> str | list[str]:
-    """Parse `activation` or `activation,entropy`, the `method` of `headnb.score_heads`."""
+    """Parse `activation` or `activation,entropy`, the `method` of `headnb.score_heads`.
+
+    Raises:
+        HeadnbError: a name is empty.
+    """
     names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise HeadnbError(f"--method {text!r:.60}: write names with commas and no spaces, such as activation,entropy")
     return names if "," in text else text
 
 

@@ -33,6 +33,11 @@ def is_source(value: object) -> bool:
     return isinstance(value, (list, tuple)) or is_dataset or is_table(value) or harness.is_harness_task(value)
 
 
+def has_splits(value: object) -> bool:
+    """Whether `find_rows` reads one split of a value other than a name and a path."""
+    return isinstance(value, Mapping) or harness.is_harness_task(value)
+
+
 def is_known(name: str) -> bool:
     """Whether a name is that of a registered or a procedural task."""
     return name in registry.CARDS or name in procedural.procedural_cards()
@@ -71,10 +76,7 @@ def _rows_by_name(
     *,
     is_path: bool,
 ) -> Rows:
-    if not source.strip():
-        raise HeadnbError("the name of the task is empty; give the name of a task, a file, a folder or a data set")
-    if _URL.match(source):
-        raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
+    _check_name(source)
     if source.startswith(harness.PREFIX):
         refuse_config(config, source)
         return harness.harness_rows(source.removeprefix(harness.PREFIX), split, seed)
@@ -100,6 +102,13 @@ def _rows_by_name(
     else:
         return _procedural(source, split, n or ENDLESS_SAMPLES, seed)
     return with_ids(rows, fields)
+
+
+def _check_name(source: str) -> None:
+    if not source.strip():
+        raise HeadnbError("the name of the task is empty; give the name of a task, a file, a folder or a data set")
+    if _URL.match(source):
+        raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
 
 
 def refuse_config(config: str | None, source: str) -> None:

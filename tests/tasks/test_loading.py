@@ -197,7 +197,11 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         ("~nobody-of-this-name/x.jsonl", {}, r"is not a valid name, id or path"),
         ("x" * 300, {}, r"is not a valid name, id or path: File name too long"),
         ("mbpp", {"split": "validation"}, r"unknown split of mbpp 'validation'; known: test, train"),
-        ("gsm_symbolic", {"config": "main"}, r"config applies to data sets of the hub and folders, not to gsm_symbolic"),
+        (
+            "gsm_symbolic",
+            {"config": "main"},
+            r"config applies to data sets of the hub and folders, not to gsm_symbolic",
+        ),
         (load_task(PAIRS), {"config": "main"}, r"config applies to data sets of the hub and folders, not to a Task"),
     ],
 )
