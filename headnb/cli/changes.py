@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.output import echo, interrupted
 from headnb.cli.parameters import Model, Save, completes, sampled_task, takes
 from headnb.notebook import shared_options as shared
 
@@ -122,6 +122,5 @@ def finetune(
             live.finish(result.study, note=training_note(result))
     except TuningInterrupted as stopped:
         done = f"{stopped.step} of {given['steps']} steps are done"
-        echo(f"headnb: interrupted; {done}; repeat the command with --resume to continue", fg="red", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        interrupted(f"{done}; repeat the command with --resume to continue")
     echo(f"{result}\nwrote {out}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -76,6 +76,17 @@ def method_names(text: str) -> str | list[str]:
     if not all(names):
         raise HeadnbError(f"--method {text!r:.60}: write names with commas and no spaces, such as activation,entropy")
     return names if "," in text else text
+
+
+def copy_score(text: str) -> str:
+    """The `copy` of `headnb.head_roles`.
+
+    Raises:
+        HeadnbError: there is no such copy score.
+    """
+    if text not in COPY.choices:
+        raise unknown_name("copy score", text, COPY.choices)
+    return text
 
 
 def tracked_steps(text: str) -> int | list[int]:
@@ -178,11 +189,19 @@ REPORT_TO = Option(
     "none",
     choices=("tensorboard", "wandb", "trackio", "none"),
 )
+COPY = Option(
+    "copy",
+    "Copy score: forced (attention with the answers given) or retrieval (as published; the model generates).",
+    "forced",
+    copy_score,
+    choices=("forced", "retrieval"),
+)
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
 SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
 SETTINGS = (METHODS, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
 WORK = (SEED, OUT, BATCH_TOKENS, MAX_LENGTH)  # other arguments of `score_heads`
+ROLES = (COPY, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `head_roles`
 LOADING = (ADAPTER, REVISION, DEVICE, DTYPE)  # arguments of `load_model`
 COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
 ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`

@@ -217,7 +217,7 @@ def test_export_writes_nothing_if_a_format_is_unknown(
         (["ablate", "./nowhere", "gsm_symbolic", "--heads", "3.5"], 1, "'3.5'"),
         (["ablate", "./nowhere", "gsm_symbolic", "--heads", "L3H5"], 1, "no such file or folder"),
         (["finetune", "./nowhere", "gsm_symbolic"], 2, "Missing option"),
-        (["finetune", "./nowhere", "gsm_symbolic", "--out", "x", "--every", "often"], 1, "a list such as 0,1,2,5,10"),
+        (["finetune", "./nowhere", "gsm_symbolic", "--out", "x", "--every", "often"], 2, "a list such as 0,1,2,5,10"),
         (["finetune", "./nowhere", "gsm_symbolc", "--out", "x"], 1, "did you mean 'gsm_symbolic'"),
         (["export", "nowhere.zarr", "x.csv"], 1, "nowhere.zarr does not exist"),
     ],
