@@ -160,7 +160,8 @@ def show(
     file: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE", help="File or URL of scores (.zarr, .nc), several for grids side by side, or a .heads.json."
+            metavar="FILE",
+            help="File or URL of scores (.zarr, .nc, .parquet), several for grids side by side, or a .heads.json.",
         ),
     ],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
@@ -183,7 +184,8 @@ def show(
 @app.command(cls=Command)
 def export(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="File or URL of scores (.zarr, .nc) or of a grid (.heads.json).")
+        str,
+        typer.Argument(metavar="FILE", help="File or URL of scores (.zarr, .nc, .parquet) or of a grid (.heads.json)."),
     ],
     out: Annotated[
         list[Path],

@@ -342,7 +342,12 @@ def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
             raise HeadnbError(
                 f"{word} is a saved grid, which is drawn alone; give its scores to draw it next to others"
             )
-    return labelled(found, [Path(word).stem if "." in word or "/" in word else word for word in words])
+    return labelled(found, short_names(words))
+
+
+def short_names(words: Sequence[str]) -> list[str]:
+    """Names of variables, files and URLs: without folder and suffix."""
+    return [Path(url_name(word)).stem for word in words]
 
 
 def is_file_or_url(source: str) -> bool:

@@ -262,6 +262,8 @@ class HeadMagics(Magics):
     def headdiff(self, line: str) -> xr.Dataset | xr.DataArray:
         """Draw how heads changed between two sets of scores of the same samples; significant changes are marked.
 
+        AFTER comes first, as in the difference after − before; `headnb compare` and headnb.compare take BEFORE first.
+
             %headdiff after before
             change = %headdiff after.zarr before.zarr
 
@@ -269,14 +271,13 @@ class HeadMagics(Magics):
         be paired: for scores of different tasks it draws and returns the difference of the heads' ranks
         (headnb.rank_difference), and no head is tested.
         """
-        from headnb.display.grid import HeadGrid  # noqa: PLC0415
-
         with one_line_errors():
             options = self.options(HeadMagics.headdiff, line)
             after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
-            change, title = change_between(before, after, alpha=options.alpha, scale_free=options.scale_free)
+            settings = shared.chosen(shared.COMPARING, vars(options))
+            words = (options.before, options.after)
+            change, grid = change_between(before, after, words, **settings, title=options.title)
             store_variable(options, change)
-            grid = HeadGrid.of(change, title=options.title or title)
         return display_once(grid, change)
 
     @line_magic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from typing import TYPE_CHECKING
 
 import headnb
@@ -50,6 +51,7 @@ def test_compare_shows_the_paired_differences(
     top = expected.heads.top(1)
     assert HeadGrid.open(grid).payload["panels"] == HeadGrid.of(expected).payload["panels"]
     assert "q_value" in said
+    assert said.splitlines()[0].endswith(" · sums · after − before")
     row = next(line for line in said.splitlines() if line.startswith(top.index[0]))
     assert f"{top['difference'].iloc[0]:.3g}" in row.split()
     assert f"{top['q_value'].iloc[0]:.3g}" in row.split()
@@ -71,6 +73,16 @@ def test_compare_show_and_export_take_urls(
     assert said[0] == said[1] != said[2] == said[3]
     assert run(monkeypatch, "show", "nosuch://user:secret@host/a.zarr") == 1
     assert "cannot open nosuch://host/a.zarr" in capsys.readouterr().err
+
+
+def test_scores_of_one_file_name_are_told_apart_by_their_folders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    for name in ("before", "after"):
+        shutil.copytree(folder / f"{name}.zarr", tmp_path / name / "x.zarr")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "compare", "before/x.zarr", "after/x.zarr") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" · after/x.zarr − before/x.zarr")
 
 
 def test_compare_needs_one_method(

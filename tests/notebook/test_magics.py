@@ -419,6 +419,9 @@ def test_headdiff_returns_the_comparison_of_after_with_before(shell: Interactive
     expected = 2 * np.abs(before.score[:, 1, 2].values.astype(float)).mean()
     assert shell.user_ns["change"].difference[1, 2].item() == pytest.approx(expected, rel=1e-6)
     assert len(captured.outputs) == 1
+    assert captured.outputs[0].data["text/plain"].splitlines()[0].endswith(" · samples · after − before")
+    _, captured = run(shell, "%headdiff before after --title mine")
+    assert captured.outputs[0].data["text/plain"].splitlines()[0] == "mine"
 
 
 def test_several_tasks_give_a_study_that_is_drawn_once(shell: InteractiveShell) -> None:
