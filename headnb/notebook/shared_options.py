@@ -138,11 +138,16 @@ METHODS = Option(
 LOSS = Option("loss", _LOSS, "sample-mean", settable=True, choices=("sample-mean", "batch-mean", "sum"))
 ENCODING = Option(
     "encoding",
-    "Tokenization of prompt and completion: official (separately) or trl (together).",
+    "How prompt and completion become tokens: official (each tokenized alone, as in the paper's script) or trl (as one "
+    "text, as TRL's trainers do).",
     "official",
     choices=("official", "trl"),
 )
-UNTIL = Option("until", "Stop early: at a relative standard error (0.02), stable top heads (top20) or reliability0.9.")
+UNTIL = Option(
+    "until",
+    "Stop when the scores are precise enough, after 64 samples or more: 0.02 (relative standard error of the pattern), "
+    "top20 (halves of the samples agree on 90 % of the top 20 heads) or reliability0.9.",
+)
 OPTIONS = Option("options", _OPTIONS, kind=method_options, metavar="NAME=NUMBER,...")
 OUT = Option("out", _OUT, metavar="PATH")
 BATCH_TOKENS = Option("batch_tokens", "Maximum number of tokens per batch, with padding.", 4096, int, settable=True)

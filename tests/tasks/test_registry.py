@@ -230,3 +230,10 @@ def test_procedural_answers_are_right():
     for sample in load_task("basic_arithmetic", n=20).samples:
         term = re.search(r"[-+*/() \d]*\d[-+*/() \d]*", sample.prompt)[0]
         assert eval(term) == int(sample.completion)
+
+
+def test_each_procedural_task_has_a_description_of_its_own():
+    described = [card.description for card in known_tasks().values() if card.procedural]
+    assert len(set(described)) == len(described)
+    assert not [text for text in described if "procedurally generated" in text or text == "no description yet"]
+    assert max(map(len, described)) <= 70
