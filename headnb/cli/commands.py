@@ -20,7 +20,9 @@ class Command(TyperCommand):
         for option in given:
             if given.count(option) > 1 and not option.multiple and not ctx.resilient_parsing:  # as for completion
                 ctx.fail(f"{option.opts[0]} is given twice")
+        rest: list[str] = []
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except HeadnbError as error:
             ctx.fail(str(error))
+        return rest
