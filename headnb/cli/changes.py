@@ -7,31 +7,33 @@ from typing import Annotated, Any
 
 import typer
 
-from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.output import echo, interrupted
 from headnb.cli.parameters import Model, Save, completes, sampled_task, takes
 from headnb.notebook import shared_options as shared
 
 
 @takes(*shared.COMPARING)
 def compare(
-    before: Annotated[str, typer.Argument(metavar="BEFORE", help="File or URL of scores (.zarr, .nc).")],
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="File or URL of scores (.zarr, .nc, .parquet).")],
     after: Annotated[str, typer.Argument(metavar="AFTER", help="Scores of the same samples, or of another task.")],
     save: Save = None,
     **given: Any,
 ) -> None:
     """Compare two sets of head scores, AFTER minus BEFORE.
 
+    BEFORE comes first, as in headnb.compare; the magic %headdiff takes AFTER first.
+
     Scores of one task are paired by sample: differences with intervals and q-values (headnb.compare). Scores of two
     tasks cannot be paired: the difference of the heads' ranks is shown (headnb.rank_difference), and no head is tested.
     """
-    from headnb.display.grid import HeadGrid, check_writable  # noqa: PLC0415
+    from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.notebook.differences import change_between  # noqa: PLC0415
     from headnb.storage.reading import open_scores_of_one_method as open_one  # noqa: PLC0415
 
     if save is not None:
         check_writable(save)
-    change, title = change_between(open_one(before), open_one(after), **shared.chosen(shared.COMPARING, given))
-    grid = HeadGrid.of(change, title=title)
+    settings = shared.chosen(shared.COMPARING, given)
+    change, grid = change_between(open_one(before), open_one(after), (before, after), **settings)
     echo(grid)
     echo(change.heads.top(10).to_string(float_format="{:.3g}".format))
     if save is not None:
@@ -122,6 +124,5 @@ def finetune(
             live.finish(result.study, note=training_note(result))
     except TuningInterrupted as stopped:
         done = f"{stopped.step} of {given['steps']} steps are done"
-        echo(f"headnb: interrupted; {done}; repeat the command with --resume to continue", fg="red", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        interrupted(f"{done}; repeat the command with --resume to continue")
     echo(f"{result}\nwrote {out}")

@@ -1,4 +1,4 @@
-"""Command class that refuses an option given twice."""
+"""Command class for which malformed options and options given twice are wrong usage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from headnb.errors import HeadnbError
 
 
 class Command(TyperCommand):
-    """Command that refuses an option given twice; the parser would silently use its last value."""
+    """Command that refuses malformed options, and an option given twice: the parser would silently use the last value.
+
+    Wrong usage has exit status 2.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer uses its bundled click or the installed one
         _, _, given = self.make_parser(ctx).parse_args(args=[*args])
         for option in given:
             if given.count(option) > 1 and not option.multiple and not ctx.resilient_parsing:  # as for completion
-                raise HeadnbError(f"{option.opts[0]} is given twice")
-        return super().parse_args(ctx, args)
+                ctx.fail(f"{option.opts[0]} is given twice")
+        rest: list[str] = []
+        try:
+            rest = super().parse_args(ctx, args)
+        except HeadnbError as error:
+            ctx.fail(str(error))
+        return rest

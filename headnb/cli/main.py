@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from headnb import __version__
 from headnb.cli import changes, suite
 from headnb.cli.commands import Command
-from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.output import echo, interrupted
 from headnb.cli.parameters import Model, Save, completes, sampled_task, takes
 from headnb.display.encodings import encodable, show_nearest
 from headnb.errors import HeadnbError
@@ -25,7 +25,7 @@ EXIT_STATUS = """\b
 Exit status:
   0    done
   1    an error, explained in one line on stderr
-  2    wrong usage: an unknown command or option, or a missing argument
+  2    wrong usage: an unknown command or option, a missing argument, a malformed value, or an option given twice
   130  interrupted by Ctrl-C
 """
 
@@ -37,8 +37,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            echo("headnb: interrupted", fg="red", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            interrupted()
 
 
 app = typer.Typer(
@@ -116,21 +115,18 @@ def score(
             scores = score_live(live, loaded, tokenizer, samples, **settings, **work)
             grid = live.finish(scores)
     except ScoringInterrupted as stopped:
-        stored = f"; the scores so far are in {out}; run the same command to continue" if out and stopped.done else ""
-        echo(f"headnb: interrupted{stored}", fg="red", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        kept = out and stopped.done
+        interrupted(f"the scores so far are in {out}; run the same command to continue" if kept else "")
     except KeyboardInterrupt:
         if scores is None:
             raise
-        stored = f"; the scores are in {out}" if out else ""
-        echo(f"headnb: interrupted{stored}", fg="red", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        interrupted(f"the scores are in {out}" if out else "")
     for path in filter(None, (out, save and grid.save(save))):
         echo(f"wrote {path}")
 
 
 @app.command(cls=Command)
-@takes(*shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
+@takes(shared.COPY, *shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING)
 def roles(
     model: Model,
     task: Annotated[
@@ -148,7 +144,7 @@ def roles(
         check_writable(save)
     samples = sampled_task(task, given) if task is not None else None
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
-    work = shared.chosen((shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH), given)
+    work = shared.chosen(shared.ROLES, given)
     grid = HeadGrid.of(head_roles(loaded, tokenizer, samples, **work))
     echo(grid)
     if save is not None:
@@ -164,7 +160,8 @@ def show(
     file: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE", help="File or URL of scores (.zarr, .nc), several for grids side by side, or a .heads.json."
+            metavar="FILE",
+            help="File or URL of scores (.zarr, .nc, .parquet), several for grids side by side, or a .heads.json.",
         ),
     ],
     html: Annotated[Path | None, typer.Option(help="Write an interactive HTML page (.html).")] = None,
@@ -187,7 +184,8 @@ def show(
 @app.command(cls=Command)
 def export(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="File or URL of scores (.zarr, .nc) or of a grid (.heads.json).")
+        str,
+        typer.Argument(metavar="FILE", help="File or URL of scores (.zarr, .nc, .parquet) or of a grid (.heads.json)."),
     ],
     out: Annotated[
         list[Path],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headnb.cli.commands import Command
-from headnb.cli.output import EXIT_INTERRUPTED, echo
+from headnb.cli.output import echo, interrupted
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ def run(
         outcomes = run_suite(nodes, folder, scheduler=scheduler, workers=workers, report=report)
     except SuiteInterrupted as stopped:
         done = sum(outcome.state == "done" for outcome in stopped.outcomes.values())
-        echo(
-            f"headnb: interrupted; {done} notebooks finished; run the same command again to resume", fg="red", err=True
-        )
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        interrupted(f"{done} notebooks finished; run the same command again to resume")
     for report_file in dict.fromkeys(node.run / "report.html" for node in nodes):
         if report_file.exists():
             echo(f"report: {report_file}")
@@ -134,7 +131,11 @@ def _graph(
     from headnb.suite.notebooks import notebooks_folder  # noqa: PLC0415
 
     folder = (out or Path("runs") / profile).resolve()
-    read = read_suite(suite or notebooks_folder() / "suite.yaml", profile, _values(settings or []))
+    try:
+        values = _values(settings or [])
+    except HeadnbError as error:
+        raise typer.BadParameter(str(error)) from None
+    read = read_suite(suite or notebooks_folder() / "suite.yaml", profile, values)
     return folder, build_graph(*check_suite(read), folder), read.profile.about
 
 

@@ -37,8 +37,14 @@ def read_payload(source: str | Path) -> Payload:
     Returns a new payload with defaults filled in and unknown fields dropped. Raises HeadnbError with the name of the
     invalid field if the source is not a version 1 payload.
     """
-    text = source if isinstance(source, str) and source.lstrip()[:1] in {"{", "["} else _file_text(user_path(source))
-    return _of_json(lambda: text)
+    if isinstance(source, str) and source.lstrip()[:1] in {"{", "["}:
+        return _of_json(lambda: source)
+    path = user_path(source)
+    text = _file_text(path)
+    try:
+        return _of_json(lambda: text)
+    except HeadnbError as error:
+        raise HeadnbError(f"{path}: {error}") from None
 
 
 def parse_payload(source: object) -> Payload:
@@ -123,11 +129,17 @@ def _described(error: fastjsonschema.JsonSchemaValueException) -> str:
 
 
 def _check_version_and_kind(found: object) -> None:
-    version, kind = (found.get(name) if isinstance(found, dict) else None for name in ("version", "kind"))
+    if not isinstance(found, dict):
+        raise HeadnbError(
+            f"not a head grid: it is a JSON {'array' if isinstance(found, list) else 'value'}, not an object"
+        )
+    version, kind = found.get("version"), found.get("kind")
     if isinstance(version, int) and version > VERSION:
         raise HeadnbError(f"this head grid has version {version}, written by a newer headnb: pip install -U headnb")
     if isinstance(kind, str) and kind not in KINDS:
         raise unknown_name("kind", kind[:80], KINDS)
+    if missing := [name for name in SCHEMA["required"] if name not in found]:
+        raise HeadnbError(f"not a head grid: it has no {', '.join(missing)}")
 
 
 def _known(found: Any, schema: dict[str, Any]) -> Any:

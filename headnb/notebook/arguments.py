@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
-from IPython.core.magic_arguments import argument, real_name
+from IPython.core.magic_arguments import MagicArgumentParser, argument, real_name
 from IPython.utils.process import arg_split  # type: ignore[attr-defined]
 
 from headnb.errors import HeadnbError
@@ -49,7 +49,7 @@ def takes(*options: Option) -> Callable[[Any], Any]:
             if option.kind is bool:
                 about |= {"action": "store_true"}
             else:
-                about |= {"metavar": option.metavar, "type": option.kind}
+                about |= {"metavar": option.metavar, "type": _reader(option.kind)}
                 about |= {"action": "append"} if option.several else {}
                 about |= {"default": None if option.settable else option.default}
             argument(*option.flags, **about)(magic)  # type: ignore[no-untyped-call]
@@ -58,8 +58,21 @@ def takes(*options: Option) -> Callable[[Any], Any]:
     return add
 
 
+def _reader(kind: Callable[[str], object]) -> Callable[[str], object]:
+    """`int` and `float` with an error in plain words; another `kind` is returned as is."""
+    number = {int: "whole number", float: "number"}.get(kind)  # type: ignore[call-overload]
+
+    def read(text: str) -> object:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is not a {number}") from None
+
+    return read if number else kind
+
+
 def parse(magic: Any, line: str) -> argparse.Namespace:
-    """Parse a magic's line.
+    """Parse a magic's line; the attribute `given` has the names of its options, such as "samples".
 
     Raises:
         UsageError: a quote is not closed, or an argument is missing, invalid or unexpected.
@@ -69,10 +82,11 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
         words = arg_split(line.strip().removesuffix(";"), posix=True)  # users end lines with ";" as in expressions
     except ValueError:
         raise UsageError(f"{name}: unclosed quote: {line.strip()}") from None
-    if twice := _option_given_twice(magic, words):
-        raise UsageError(f"{name}: {twice} is given twice (see {name}?)")
+    magic.parser.allow_abbrev = False
     try:
-        options, unknown = magic.parser.parse_known_intermixed_args(words)  # options may stand between MODEL and TASK
+        given = argparse.Namespace(given=_given(magic, words))
+        # Intermixed: options may stand between MODEL and TASK.
+        options, unknown = magic.parser.parse_known_intermixed_args(words, given)
     except UsageError as error:
         raise UsageError(f"{name}: {error} (see {name}?)") from None
     if unknown:
@@ -80,14 +94,27 @@ def parse(magic: Any, line: str) -> argparse.Namespace:
     return options  # type: ignore[no-any-return]
 
 
-def _option_given_twice(magic: Any, words: list[str]) -> str:
-    """First option of which the parser would silently use the last value; empty if there is none."""
-    typed = [word.partition("=")[0] for word in words]
+class _Once(argparse.Action):
+    """Add an option to `namespace.given`; refuse a second use, of which the parser would silently take the value."""
+
+    def __call__(self, parser: Any, namespace: Any, *_: Any) -> None:
+        if self.dest in namespace.given:
+            parser.error(f"{self.option_strings[-1]} is given twice")
+        namespace.given.add(self.dest)
+
+
+def _given(magic: Any, words: list[str]) -> set[str]:
+    """Names of the options in a line, without those that may be given several times.
+
+    Raises:
+        UsageError: an option is given twice or has no value.
+    """
+    parser = MagicArgumentParser()  # type: ignore[no-untyped-call]
+    parser.allow_abbrev = False
     for action in magic.parser._actions:  # noqa: SLF001  no public form
-        several = isinstance(action, argparse._AppendAction)  # noqa: SLF001
-        if not several and sum(map(typed.count, action.option_strings)) > 1:
-            return str(action.option_strings[-1])
-    return ""
+        if action.option_strings and not isinstance(action, argparse._AppendAction):  # noqa: SLF001
+            parser.add_argument(*action.option_strings, dest=action.dest, nargs=action.nargs, action=_Once)
+    return parser.parse_known_args(words, argparse.Namespace(given=set()))[0].given  # type: ignore[no-any-return]
 
 
 def option_names(magic: Any) -> list[str]:
@@ -134,7 +161,7 @@ def explain_variable(word: str, found: object, namespace: Variables, wanted: str
         if found is not word or word not in namespace:
             raise
         actual = type(namespace[word]).__name__
-        raise HeadnbError(f"{error} (the variable {word} is a {actual}, not {wanted})") from None
+        raise HeadnbError(f"{error} (the variable {word} has type {actual}, not {wanted})") from None
 
 
 def check_name(name: str | None) -> None:
@@ -278,7 +305,7 @@ def find_scores(word: str, namespace: Variables) -> xr.Dataset:
         return found
     if not is_file_or_url(found):
         raise HeadnbError(
-            _not_found_message(word, namespace, "scores (from %headscore or headnb.score_heads)", is_scores)
+            _not_found_message(word, namespace, "with scores (from %headscore or headnb.score_heads)", is_scores)
         )
     return open_scores_of_one_method(found)
 
@@ -294,7 +321,7 @@ def find_drawable(word: str, namespace: Variables) -> HeadGrid | Any:
         return found
     if not is_file_or_url(found):
         raise HeadnbError(
-            _not_found_message(word, namespace, "something to draw (scores, a pattern, a comparison)", is_drawable)
+            _not_found_message(word, namespace, "that can be drawn (scores, a pattern, a comparison)", is_drawable)
         )
     return open_drawable(found)
 
@@ -315,7 +342,12 @@ def one_drawable(found: Sequence[Any], words: Sequence[str]) -> Any:
             raise HeadnbError(
                 f"{word} is a saved grid, which is drawn alone; give its scores to draw it next to others"
             )
-    return labelled(found, [Path(word).stem if "." in word or "/" in word else word for word in words])
+    return labelled(found, short_names(words))
+
+
+def short_names(words: Sequence[str]) -> list[str]:
+    """Names of variables, files and URLs: without folder and suffix."""
+    return [Path(url_name(word)).stem for word in words]
 
 
 def is_file_or_url(source: str) -> bool:
@@ -336,10 +368,10 @@ def open_drawable(source: str) -> HeadGrid | Any:
 
 def _not_found_message(word: str, namespace: Mapping[str, Any], wanted: str, fits: Callable[[Any], bool]) -> str:
     if word.isidentifier() and word in namespace and not isinstance(namespace[word], (str, Path)):
-        return f"{word} is a {type(namespace[word]).__name__}, not {wanted}"
+        return f"{word} has type {type(namespace[word]).__name__}; give a variable or a file {wanted}"
     names = fitting_names(namespace, fits)
     near = difflib.get_close_matches(word, names, n=1)
-    hint = f"; variables that do: {', '.join(sorted(names)[:8])}" if names else ""
+    hint = f"; such variables: {', '.join(sorted(names)[:8])}" if names else ""
     if near:
         hint = f"; did you mean {near[0]}?"
-    return f"no variable and no file {word!r} has {wanted}{hint}"
+    return f"{word!r} is neither a variable nor a file {wanted}{hint}"

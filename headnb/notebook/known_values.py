@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headnb import _background_imports
-from headnb.notebook.shared_options import REPORT_TO, SCORE
+from headnb.notebook.shared_options import COPY, REPORT_TO, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ def known_values(argument: str) -> list[str]:
     """Possible values of an argument or option by its name, such as "model"; empty for free-form ones."""
     if argument in _NAMES:
         return _NAMES[argument]()
-    return [choice for option in (*SCORE, REPORT_TO) if option.name == argument for choice in option.choices]
+    return [choice for option in (*SCORE, COPY, REPORT_TO) if option.name == argument for choice in option.choices]
 
 
 def _models() -> list[str]:
@@ -49,5 +49,4 @@ _NAMES: dict[str, Callable[[], list[str]]] = {
     "track": _tasks,
     "word": _task_groups,
     "method": _methods,
-    "copy": lambda: ["forced", "retrieval"],
 }

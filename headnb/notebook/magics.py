@@ -32,15 +32,17 @@ from headnb.notebook.live_ablation import ablate_live, texts_before_and_after
 from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live
 from headnb.notebook.tables import method_table, model_table, task_table
 from headnb.notebook.variables import Variables
+from headnb.tasks.sources import has_splits
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import xarray as xr
     from IPython.core.interactiveshell import InteractiveShell
 
     from headnb.display.grid import HeadGrid
+    from headnb.notebook.shared_options import Option
     from headnb.notebook.tables import NameTable
     from headnb.scoring.ablation import Generation
     from headnb.tasks.loading import Task
@@ -182,6 +184,8 @@ class HeadMagics(Magics):
     def task(self, word: str, options: Namespace) -> Task:
         """The task that a word of the line names, with the options' samples."""
         source = arguments.variable(word, options.variables, arguments.is_task)
+        if not isinstance(source, str) and not has_splits(source):
+            _check_not_given((shared.SPLIT, shared.CONFIG), options, "a task", word)
         with arguments.explain_variable(word, source, options.variables, "a task"):
             sampling = (options.split, options.seed, options.config)
             return arguments.load_sampled_task(source, options.samples, self.samples, *sampling)
@@ -199,10 +203,7 @@ class HeadMagics(Magics):
                     budget=int(self.memory_budget * 1e9) or None,
                     **shared.chosen(shared.LOADING, vars(options), self),
                 )
-        for option in shared.LOADING:
-            if getattr(options, option.name, None):
-                flag = option.flags[-1]
-                raise HeadnbError(f"{flag} applies only when a model is loaded, but {options.model} is already loaded")
+        _check_not_given(shared.LOADING, options, "a model", options.model)
         if arguments.is_model_pair(found):
             return found
         tokenizer, note = arguments.find_tokenizer(found, options.variables, self.model_cache)
@@ -261,6 +262,8 @@ class HeadMagics(Magics):
     def headdiff(self, line: str) -> xr.Dataset | xr.DataArray:
         """Draw how heads changed between two sets of scores of the same samples; significant changes are marked.
 
+        AFTER comes first, as in the difference after − before; `headnb compare` and headnb.compare take BEFORE first.
+
             %headdiff after before
             change = %headdiff after.zarr before.zarr
 
@@ -268,14 +271,13 @@ class HeadMagics(Magics):
         be paired: for scores of different tasks it draws and returns the difference of the heads' ranks
         (headnb.rank_difference), and no head is tested.
         """
-        from headnb.display.grid import HeadGrid  # noqa: PLC0415
-
         with one_line_errors():
             options = self.options(HeadMagics.headdiff, line)
             after, before = (arguments.find_scores(word, options.variables) for word in (options.after, options.before))
-            change, title = change_between(before, after, alpha=options.alpha, scale_free=options.scale_free)
+            settings = shared.chosen(shared.COMPARING, vars(options))
+            words = (options.before, options.after)
+            change, grid = change_between(before, after, words, **settings, title=options.title)
             store_variable(options, change)
-            grid = HeadGrid.of(change, title=options.title or title)
         return display_once(grid, change)
 
     @line_magic
@@ -360,3 +362,9 @@ class HeadMagics(Magics):
         """The notebook's variables by name."""
         assert self.shell is not None  # noqa: S101  IPython's type allows a magic without a shell
         return self.shell.user_ns
+
+
+def _check_not_given(loading_options: Iterable[Option], options: Namespace, what: str, name: str) -> None:
+    for option in loading_options:
+        if option.name in options.given:
+            raise HeadnbError(f"{option.flags[-1]} applies only when {what} is loaded, but {name} is already loaded")

@@ -38,13 +38,7 @@ class RoleMagics(Magics):
     @magic_arguments()
     @arguments.MODEL
     @argument("task", metavar="TASK", nargs="?", help="Task for the copy score: name, file or variable with a task.")
-    @argument(
-        "--copy",
-        default="forced",
-        choices=("forced", "retrieval"),
-        help="Copy score: forced (attention with the answers given) or retrieval (as published; the model generates).",
-    )
-    @takes(*shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
+    @takes(shared.COPY, *shared.SAMPLING, shared.BATCH_TOKENS, shared.MAX_LENGTH, *shared.LOADING, shared.INTO)
     def headroles(self, line: str) -> xr.Dataset:
         """Measure the roles of every head on repeated random tokens: induction, previous token, duplicate token, sink.
 
@@ -69,7 +63,6 @@ class RoleMagics(Magics):
             live.message("measuring head roles")
             from headnb.scoring.roles import head_roles  # noqa: PLC0415  loads torch
 
-            work = shared.chosen((shared.SEED, shared.BATCH_TOKENS, shared.MAX_LENGTH), vars(options), self.heads)
-            roles = head_roles(model, tokenizer, task, copy=options.copy, **work)
+            roles = head_roles(model, tokenizer, task, **shared.chosen(shared.ROLES, vars(options), self.heads))
         live.discard()
         return roles

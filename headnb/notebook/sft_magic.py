@@ -60,8 +60,9 @@ class TuningMagics(Magics):
     def headsft(self, line: str) -> FineTuned:
         """Fine-tune a model on a task and track its heads: levels before and after, and their difference.
 
-        The slider over the steps is drawn on the loss curve. By default, tracking takes at most a quarter of the
-        training time: a line before training says which steps are tracked and with how many samples.
+        The slider over the steps is drawn on the loss curve. By default, tracking is planned to take at most a quarter
+        of the training time; the first and the last step are always tracked, with at least 8 samples. A line before
+        training says which steps are tracked and with how many samples.
 
             %headsft smollm2-135m gsm_symbolic --steps 60
             result = %headsft model gsm8k --track gsm8k --track boolq --every 0,1,2,5,10,20,50

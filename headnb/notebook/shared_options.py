@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,9 +67,26 @@ def method_options(text: str) -> dict[str, Any]:
 
 
 def method_names(text: str) -> str | list[str]:
-    """Parse `activation` or `activation,entropy`, the `method` of `headnb.score_heads`."""
+    """Parse `activation` or `activation,entropy`, the `method` of `headnb.score_heads`.
+
+    Raises:
+        HeadnbError: a name is empty.
+    """
     names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise HeadnbError(f"--method {text!r:.60}: write names with commas and no spaces, such as activation,entropy")
     return names if "," in text else text
+
+
+def copy_score(text: str) -> str:
+    """The `copy` of `headnb.head_roles`.
+
+    Raises:
+        HeadnbError: there is no such copy score.
+    """
+    if text not in COPY.choices:
+        raise unknown_name("copy score", text, COPY.choices)
+    return text
 
 
 def tracked_steps(text: str) -> int | list[int]:
@@ -121,11 +138,16 @@ METHODS = Option(
 LOSS = Option("loss", _LOSS, "sample-mean", settable=True, choices=("sample-mean", "batch-mean", "sum"))
 ENCODING = Option(
     "encoding",
-    "Tokenization of prompt and completion: official (separately) or trl (together).",
+    "How prompt and completion become tokens: official (each tokenized alone, as in the paper's script) or trl (as one "
+    "text, as TRL's trainers do).",
     "official",
     choices=("official", "trl"),
 )
-UNTIL = Option("until", "Stop early: at a relative standard error (0.02), stable top heads (top20) or reliability0.9.")
+UNTIL = Option(
+    "until",
+    "Stop when the scores are precise enough, after 64 samples or more: 0.02 (relative standard error of the pattern), "
+    "top20 (halves of the samples agree on 90 % of the top 20 heads) or reliability0.9.",
+)
 OPTIONS = Option("options", _OPTIONS, kind=method_options, metavar="NAME=NUMBER,...")
 OUT = Option("out", _OUT, metavar="PATH")
 BATCH_TOKENS = Option("batch_tokens", "Maximum number of tokens per batch, with padding.", 4096, int, settable=True)
@@ -172,11 +194,19 @@ REPORT_TO = Option(
     "none",
     choices=("tensorboard", "wandb", "trackio", "none"),
 )
+COPY = Option(
+    "copy",
+    "Copy score: forced (attention with the answers given) or retrieval (as published; the model generates).",
+    "forced",
+    copy_score,
+    choices=("forced", "retrieval"),
+)
 INTO = Option("into", "Notebook variable for the result.", metavar="NAME")  # magics only
 
 SAMPLING = (SAMPLES, SPLIT, CONFIG, SEED)  # select the samples
 SETTINGS = (METHODS, LOSS, ENCODING, UNTIL, OPTIONS)  # checked by `check_settings` before a model is loaded
 WORK = (SEED, OUT, BATCH_TOKENS, MAX_LENGTH)  # other arguments of `score_heads`
+ROLES = (COPY, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `head_roles`
 LOADING = (ADAPTER, REVISION, DEVICE, DTYPE)  # arguments of `load_model`
 COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
 ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`

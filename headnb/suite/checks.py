@@ -12,11 +12,12 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, optional_import, unknown_name
+from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.storage.files import check_file_names
-from headnb.suite.definition import AXES, SUITE_PARAMETERS, CheckedSuite
-from headnb.suite.graph import notebooks_without, topological_order
+from headnb.suite.definition import AXES, CheckedSuite
+from headnb.suite.graph import notebooks_without, suite_parameters, topological_order
+from headnb.suite.notebooks import notebook_parameters
 from headnb.suite.parameters import check_parameter, fits
 from headnb.tasks.files import task_ending, task_parts
 from headnb.tasks.harness import PREFIX
@@ -67,13 +68,8 @@ def _inspect(entry: NotebookEntry) -> dict[str, tuple[str, Any]]:
     if not entry.file.is_file():
         near = [path.name for path in entry.file.parent.glob("*.ipynb")]
         raise HeadnbError(f"notebook {entry.name}: {unknown_name('file', entry.file.name, near)}")
-    with optional_import("suite"):
-        import papermill  # noqa: PLC0415
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    try:
-        inspected = papermill.inspect_notebook(str(entry.file))
-    except Exception as error:  # papermill does not wrap the errors of nbformat and json
-        raise HeadnbError(f"{entry.file.name} cannot be read as a notebook: {error}") from error
+    inspected = notebook_parameters(entry.file)
     if not inspected:
         raise HeadnbError(f"{entry.file.name} has no cell tagged 'parameters', or no parameter in that cell")
     return {name: (_annotation(entry, name, about), _default(about["default"])) for name, about in inspected.items()}
@@ -113,11 +109,12 @@ def _check_entry(entry: NotebookEntry, parameters: Mapping[str, str]) -> None:
 def _check_parameters(
     profile: Profile, notebooks: Mapping[str, NotebookEntry], parameters: Mapping[str, Mapping[str, str]]
 ) -> None:
+    own = {"run_folder": "", **suite_parameters("", profile)}
     settable = {
         name for notebook, known in parameters.items() for name in known if name not in notebooks[notebook].axes
-    } - set(SUITE_PARAMETERS)
+    } - own.keys()
     for name, value in (profile.parameters or {}).items():
-        if name in SUITE_PARAMETERS or (name in AXES and name not in settable):
+        if name in own or (name in AXES and name not in settable):
             raise HeadnbError(
                 f"profile {profile.name}: {name} is set by the profile itself, so it cannot be under parameters"
             )
@@ -126,15 +123,9 @@ def _check_parameters(
         for notebook, known in parameters.items():
             if name in known and name not in notebooks[notebook].axes:
                 _check_type(name, value, known[name], notebook)
-    own = {
-        "tasks": list(profile.tasks),
-        "seeds": list(profile.seeds),
-        "compositions": profile.compositions,
-        "model": "",
-    }
     for notebook, known in parameters.items():
         of_axes = {"task": profile.tasks[0], "seed": profile.seeds[0], "target": profile.tasks[0]}
-        given = {**own, "run_folder": "", **{axis: of_axes[axis] for axis in notebooks[notebook].axes}}
+        given = {**own, **{axis: of_axes[axis] for axis in notebooks[notebook].axes}}
         for name in known.keys() & given.keys():
             _check_type(name, given[name], known[name], notebook)
 

@@ -37,13 +37,6 @@ MAX_FILE_BYTES = 2**18
 LONGEST_VALUE = 10_000  # characters
 MAX_NAME_LENGTH = 80  # characters of a notebook's name
 MAX_VALUES = 100_000  # with aliases expanded
-SUITE_PARAMETERS = (
-    "run_folder",
-    "model",
-    "tasks",
-    "seeds",
-    "compositions",
-)  # parameters that come from the suite itself
 
 
 @dataclass(frozen=True)

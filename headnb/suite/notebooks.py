@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.display.page import grid_figure, page_script
 from headnb.display.payload import MIME_TYPE
 from headnb.display.templating import script_source
-from headnb.errors import HeadnbError, optional_import, unknown_name
+from headnb.errors import HeadnbError, first_line, optional_import, unknown_name
 from headnb.suite.parameters import check_parameter
 
 if TYPE_CHECKING:
@@ -58,6 +58,20 @@ def notebooks_folder() -> Path:
     raise HeadnbError("headnb's notebooks are not installed; install headnb again from a wheel or a clone")
 
 
+def notebook_parameters(notebook: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Parameter -> what papermill finds in the notebook's cell tagged `parameters`: type, default, help.
+
+    Raises:
+        HeadnbError: the extra `suite` is missing, or the file is not a notebook.
+    """
+    with optional_import("suite"):
+        import papermill  # noqa: PLC0415
+    try:
+        return papermill.inspect_notebook(str(notebook))  # type: ignore[no-any-return]
+    except Exception as error:  # papermill does not wrap the errors of nbformat and json
+        raise HeadnbError(f"{notebook} cannot be read as a notebook: {first_line(error)}") from error
+
+
 def run_notebook(
     notebook: Path, executed: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True
 ) -> Path:
@@ -79,12 +93,7 @@ def run_notebook(
         import ipykernel  # noqa: F401, PLC0415  the kernel that papermill starts
         import papermill  # noqa: PLC0415
         from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
-    given = dict(parameters or {})
-    try:
-        known = papermill.inspect_notebook(str(notebook))
-    except Exception as error:  # papermill does not wrap the errors of nbformat and json
-        reason = " ".join(str(error).split())
-        raise HeadnbError(f"{notebook} cannot be read as a notebook: {reason:.200}") from error
+    given, known = dict(parameters or {}), notebook_parameters(notebook)
     for name, value in given.items():
         if name not in known:
             raise unknown_name("parameter", name, known)

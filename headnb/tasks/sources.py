@@ -33,6 +33,11 @@ def is_source(value: object) -> bool:
     return isinstance(value, (list, tuple)) or is_dataset or is_table(value) or harness.is_harness_task(value)
 
 
+def has_splits(value: object) -> bool:
+    """Whether `find_rows` reads one split of a value other than a name and a path."""
+    return isinstance(value, Mapping) or harness.is_harness_task(value)
+
+
 def is_known(name: str) -> bool:
     """Whether a name is that of a registered or a procedural task."""
     return name in registry.CARDS or name in procedural.procedural_cards()
@@ -45,7 +50,7 @@ def find_rows(
     if isinstance(source, (str, Path)):
         is_path = isinstance(source, Path)
         return _rows_by_name(str(source), split, n, seed, fields, config, is_path=is_path)
-    _refuse_config(config, type_name(source))
+    refuse_config(config, type_name(source))
     if type(source).__module__.partition(".")[0] == "datasets":
         return _dataset(source, split, n, fields)
     if harness.is_harness_task(source):
@@ -71,20 +76,19 @@ def _rows_by_name(
     *,
     is_path: bool,
 ) -> Rows:
-    if not source.strip():
-        raise HeadnbError("the name of the task is empty; give the name of a task, a file, a folder or a data set")
-    if _URL.match(source):
-        raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
+    _check_name(source)
     if source.startswith(harness.PREFIX):
-        _refuse_config(config, source)
+        refuse_config(config, source)
         return harness.harness_rows(source.removeprefix(harness.PREFIX), split, seed)
     path = hub.user_path(source)
+    if source in procedural.procedural_cards() and not path.exists():
+        refuse_config(config, source)
     in_folder = _data_file(source, split)
     is_name = config is None and is_known(source) and not (is_path and path.exists())
     if is_name and path.exists():
         warn_user(f"{source!r} is the known task of that name; write './{source}' for the file or folder")
     if not is_name and (task_ending(path.name) or path.is_file()):
-        _refuse_config(config, source)
+        refuse_config(config, source)
         rows = read_file(path)
     elif config is None and in_folder is not None and in_folder.is_file():
         rows = dataclasses.replace(read_file(in_folder), name=source)
@@ -100,7 +104,15 @@ def _rows_by_name(
     return with_ids(rows, fields)
 
 
-def _refuse_config(config: str | None, source: str) -> None:
+def _check_name(source: str) -> None:
+    if not source.strip():
+        raise HeadnbError("the name of the task is empty; give the name of a task, a file, a folder or a data set")
+    if _URL.match(source):
+        raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
+
+
+def refuse_config(config: str | None, source: str) -> None:
+    """Raise HeadnbError if a configuration is given for a source that has none."""
     if config is not None:
         raise HeadnbError(f"config applies to data sets of the hub and folders, not to {source}")
 
@@ -164,11 +176,7 @@ def _from_hub(source: str, name: str, split: str, config: str | None = None) -> 
 
 def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
     """Rows of a registered task, with their row numbers in the data set as ids."""
-    source_split = card.source_split(split)
-    if source_split is None:
-        raise HeadnbError(
-            f"task {name!r} has no split {split!r}; it has {', '.join(dict.fromkeys((*card.splits, 'test')))}"
-        )
+    source_split = _source_split(name, card, split)
     if card.url is None:
         stream = card.large and n is not None
         rows = load_dataset(card.origin, name=card.config, split=source_split, stream=stream)
@@ -181,10 +189,18 @@ def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
     return Rows(name, f"{card.origin} ({split})", rows, ids, template=card.template)
 
 
+def _source_split(name: str, card: TaskCard, split: str) -> str:
+    source_split = card.source_split(split)
+    if source_split is None:
+        raise unknown_name(f"split of {name}", split, {*card.splits, "test"})
+    return source_split
+
+
 def _procedural(name: str, split: str, n: int, seed: int) -> Rows:
     known = procedural.procedural_cards()
     if name not in known:
         raise unknown_name("task", name, [*registry.CARDS, *known])
+    split = _source_split(name, known[name], split)
     pairs = procedural.question_answers(name, split, n, seed)
     rows = [registry.question_answer(question, answer) for question, answer in pairs]
     return Rows(name, f"reasoning-gym ({split}, seed {seed})", rows, range(n))

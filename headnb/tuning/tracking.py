@@ -68,8 +68,9 @@ class HeadScoreCallback(TrainerCallback):
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
 
-    With `budget=0.25` tracking takes at most a quarter of the training time. A line before training states the tracked
-    steps, the number of samples and the cost; `.plan` and `study.attrs["tracking"]` keep it.
+    With `budget=0.25` tracking is planned to take at most a quarter of the training time; short trainings exceed it,
+    because step 0 and the last step are always tracked. A line before training states the tracked steps, the number of
+    samples and the cost; `.plan` and `study.attrs["tracking"]` keep it.
 
     Args:
         tasks: a task (a `Task` or anything that `load_task` accepts), a list of tasks, or name -> task.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from typing import TYPE_CHECKING
 
 import headnb
@@ -50,6 +51,7 @@ def test_compare_shows_the_paired_differences(
     top = expected.heads.top(1)
     assert HeadGrid.open(grid).payload["panels"] == HeadGrid.of(expected).payload["panels"]
     assert "q_value" in said
+    assert said.splitlines()[0].endswith(" · sums · after − before")
     row = next(line for line in said.splitlines() if line.startswith(top.index[0]))
     assert f"{top['difference'].iloc[0]:.3g}" in row.split()
     assert f"{top['q_value'].iloc[0]:.3g}" in row.split()
@@ -71,6 +73,16 @@ def test_compare_show_and_export_take_urls(
     assert said[0] == said[1] != said[2] == said[3]
     assert run(monkeypatch, "show", "nosuch://user:secret@host/a.zarr") == 1
     assert "cannot open nosuch://host/a.zarr" in capsys.readouterr().err
+
+
+def test_scores_of_one_file_name_are_told_apart_by_their_folders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    for name in ("before", "after"):
+        shutil.copytree(folder / f"{name}.zarr", tmp_path / name / "x.zarr")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "compare", "before/x.zarr", "after/x.zarr") == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith(" · after/x.zarr − before/x.zarr")
 
 
 def test_compare_needs_one_method(
@@ -217,7 +229,7 @@ def test_export_writes_nothing_if_a_format_is_unknown(
         (["ablate", "./nowhere", "gsm_symbolic", "--heads", "3.5"], 1, "'3.5'"),
         (["ablate", "./nowhere", "gsm_symbolic", "--heads", "L3H5"], 1, "no such file or folder"),
         (["finetune", "./nowhere", "gsm_symbolic"], 2, "Missing option"),
-        (["finetune", "./nowhere", "gsm_symbolic", "--out", "x", "--every", "often"], 1, "a list such as 0,1,2,5,10"),
+        (["finetune", "./nowhere", "gsm_symbolic", "--out", "x", "--every", "often"], 2, "a list such as 0,1,2,5,10"),
         (["finetune", "./nowhere", "gsm_symbolc", "--out", "x"], 1, "did you mean 'gsm_symbolic'"),
         (["export", "nowhere.zarr", "x.csv"], 1, "nowhere.zarr does not exist"),
     ],

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import headnb
 import pytest
 from headnb.display.grid import HeadGrid
 from headnb.display.payload import MIME_TYPE
@@ -38,7 +39,8 @@ def test_bundle_has_only_the_requested_forms() -> None:
 
 def test_saved_data_is_opened_as_the_same_grid(tmp_path: Path) -> None:
     grid = HeadGrid.of(comparison([[0.1, -0.2]], [[True, False]]))
-    assert HeadGrid.open(grid.save(tmp_path / "change.heads.json")) == grid
+    saved = grid.save(tmp_path / "change.heads.json")
+    assert HeadGrid.open(saved) == headnb.grid(saved) == headnb.grid(str(saved)) == grid
 
 
 def test_saved_pictures_are_complete_files(tmp_path: Path) -> None:

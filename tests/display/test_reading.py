@@ -75,6 +75,24 @@ def test_invalid_file_is_refused_by_schema_and_reader(path: Path) -> None:
         read_payload(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "not a head grid: it is a JSON array, not an object"),
+        ('{"heads": 1, "kind": "level"}', "not a head grid: it has no version, units, layers, panels"),
+        ('{"heads": ', "not a head grid: the text is not JSON"),
+        ((PAYLOADS / "valid" / "minimal.heads.json").read_text().replace('"layers"', '"layer"'), "it has no layers"),
+    ],
+)
+def test_a_file_that_is_not_a_head_grid_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.json"
+    path.write_text(text)
+    with pytest.raises(HeadnbError) as refused:
+        read_payload(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert message in str(refused.value)
+
+
 @pytest.mark.parametrize("path", fixtures("invalid-beyond-schema"))
 def test_invalid_file_that_the_schema_accepts_is_refused_by_the_reader(path: Path) -> None:
     with pytest.raises(HeadnbError) as refused:

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from headnb import head_roles, open_scores
 from headnb.cli import main
+from headnb.scoring import roles
 from typer.testing import CliRunner
 
 from ipython_shells import completions, error_of, run, shell  # noqa: F401  a fixture
@@ -47,7 +48,7 @@ def test_the_grid_of_scores_is_marked(shell, tmp_path):
     [
         ("%headroles", "MODEL"),
         ("%headroles nonexistent-model-x", "nonexistent-model-x"),
-        ("%headroles model pairs --copy retreival", "retreival"),
+        ("%headroles model pairs --copy retreival", "did you mean 'retrieval'"),
         ("%headgrid model --roles pairs", "model"),
     ],
 )
@@ -70,3 +71,19 @@ def test_the_command_prints_and_saves_the_roles(folder, tmp_path):
     assert "[duplicate-token]" in result.output
     assert f"wrote {saved}" in result.output.replace("\n", "")
     assert saved.exists()
+
+
+def test_copy_chooses_the_copy_score_in_the_magic_and_the_command(shell, folder, monkeypatch):
+    chosen, measure = [], roles.head_roles
+
+    def record(*arguments, copy, **options):
+        chosen.append(copy)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(roles, "head_roles", record)
+    run(shell, "%headroles model")
+    run(shell, "%headroles model --copy retrieval")
+    for words in ([], ["--copy", "retrieval"]):
+        result = CliRunner().invoke(main.app, ["roles", str(folder), *words])
+        assert result.exit_code == 0, result.output
+    assert chosen == ["forced", "retrieval"] * 2

@@ -161,6 +161,13 @@ def test_config_and_split_of_a_small_hub_data_set(
     assert "has 3 samples" in error_of(shell, "%headscore model org/few -n 4")
 
 
+def test_split_chooses_a_part_of_a_variable_with_several(shell: InteractiveShell) -> None:
+    rows = datasets.Dataset.from_dict({"prompt": ["a"], "completion": ["b"]})
+    shell.user_ns["both"] = datasets.DatasetDict(train=datasets.concatenate_datasets([rows, rows]), test=rows)
+    run(shell, "scores = %headscore model both --split train")
+    assert shell.user_ns["scores"].sizes["sample"] == 2
+
+
 def test_a_small_file_keeps_its_order(shell: InteractiveShell, tmp_path: Path) -> None:
     lines = [f"{i} + {i} = ,{2 * i}" for i in range(9)]
     (tmp_path / "sums.csv").write_text("\n".join(["prompt,completion", *lines]), encoding="utf-8")
@@ -228,7 +235,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --metod taylor-token", "unknown option --metod; did you mean --method?"),
         ("%headscore model pairs --method taylor-tokens", "did you mean 'taylor-token'"),
         ("%headscore model pairs --loss sums", "did you mean 'sum'"),
-        ("%headscore model pairs -n many", "invalid int value: 'many'"),
+        ("%headscore model pairs -n many", "argument -n/--samples: 'many' is not a whole number"),
         ("%headscore model pairs -n 5", "fewer than n=5"),
         ("%headscore model pairs --encodng trl", "unknown option --encodng; did you mean --encoding?"),
         ("%headscore model pairs --options steps=5,steps=6", "--options 'steps=5,steps=6': steps is given twice"),
@@ -239,7 +246,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs pairs", "the task pairs is given twice"),
         ("%headscore model pairs more_pairs --out x.zarr", "out is a folder with one store for each task"),
         ("%headablate model pairs more --heads L0H1", "unexpected argument 'more'"),
-        ("%headgrid scores nothing", "no variable and no file 'nothing' has something to draw"),
+        ("%headgrid scores nothing", "'nothing' is neither a variable nor a file that can be drawn"),
         ("%headgrid scores drawn", "drawn is a saved grid, which is drawn alone"),
         ("%headdiff scores other --scale-free", "--scale-free applies to scores of one task"),
         ("%headscore model --metod taylor-token pairs", "unknown option --metod; did you mean --method?"),
@@ -254,7 +261,7 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headscore model pairs --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headscore model gsm_symbolic --seed -1", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headscore model gsm_symbolic --seed 1180591620717411303424", "seed must be from 0 to 18446744073709551615"),
-        ("%headscore model pairs --seed 1.5", "invalid int value: '1.5'"),
+        ("%headscore model pairs --seed 1.5", "argument --seed: '1.5' is not a whole number"),
         ("%headscore model pairs --until nan", "until='nan' is not a relative standard error"),
         ("%%headscore model --seed -1\na => b", "seed must be from 0 to 18446744073709551615, not -1"),
         ("%headdiff scores scores --alpha nan", "alpha must lie between 0 and 1"),
@@ -263,16 +270,38 @@ def test_what_is_wrong_with_typed_samples_is_said_with_the_line(shell: Interacti
         ("%headablate model pairs --heads L0H1 --controls -1", "controls must be at least 0, not -1"),
         ("%headablate model pairs --heads L0H1 --factor nan", "factor must be a finite number, not nan"),
         ("%headablate model pairs --heads L0H1 --batch-tokens 0", "batch_tokens must be at least 1, not 0"),
-        ("%headscore scores pairs", "the variable scores is a Dataset, not a model"),
-        ("%headscore model pairs --config main", "config applies to data sets of the hub and folders, not to a list"),
-        ("%headscore model tokenizer", "the variable tokenizer is a "),
+        ("%headscore scores pairs", "the variable scores has type Dataset, not a model"),
+        (
+            "%headscore model pairs --config main",
+            "--config applies only when a task is loaded, but pairs is already loaded",
+        ),
+        (
+            "%headscore model task --split test",
+            "--split applies only when a task is loaded, but task is already loaded",
+        ),
+        (
+            "%headscore model pairs task --config main",
+            "--config applies only when a task is loaded, but pairs is already",
+        ),
+        (
+            "%headroles model task --split train",
+            "--split applies only when a task is loaded, but task is already loaded",
+        ),
+        ("%headscore model tokenizer", "the variable tokenizer has type "),
         ("%headscore model pairs --dtype float16", "is already loaded"),
         ("%headscore ./no/such/folder pairs", "no such file or folder"),
         ("%%headscore model pairs\na => b", "not both"),
         ("%headscore model pairs -n 2 --samples=3", "--samples is given twice"),
+        ("%headscore model pairs -n 1 -n2", "--samples is given twice"),
+        ("%headscore model pairs -n1 -n2", "--samples is given twice"),
+        ("%headscore model pairs --samp 2", "unknown option --samp; did you mean --samples?"),
+        ("%headscore model pairs --method activation,", "write names with commas and no spaces"),
+        ("%headscore model pairs --method activation, entropy", "no spaces, such as activation,entropy"),
         ("%headablate model pairs --heads L0H1 --heads L0H2", "--heads is given twice"),
-        ("%headgrid nothing", "no variable and no file 'nothing' has something to draw"),
-        ("%headgrid model", "model is a LlamaForCausalLM, not something to draw"),
+        ("%headgrid nothing", "'nothing' is neither a variable nor a file that can be drawn"),
+        ("%headgrid nothing", "such variables: drawn, other, scores"),
+        ("%headdiff nothing scores", "neither a variable nor a file with scores"),
+        ("%headgrid model", "model has type LlamaForCausalLM; give a variable or a file that can be drawn"),
         ("%headdiff scoers scores", "did you mean scores?"),
         ("%headfree gpt2", "'gpt2' is not loaded"),
         ("%headtasks nosuchword", "no task has 'nosuchword'"),
@@ -283,6 +312,7 @@ def test_a_users_error_is_one_line(shell: InteractiveShell, line: str, said: str
     shell.user_ns["other"] = shell.user_ns["scores"].assign_attrs(task="other")
     shell.user_ns["drawn"] = shell.user_ns["scores"].heads.grid()
     shell.user_ns["more_pairs"] = PAIRS[:3]
+    shell.user_ns["task"] = headnb.load_task(PAIRS)
     assert said in error_of(shell, line)
 
 
@@ -389,6 +419,9 @@ def test_headdiff_returns_the_comparison_of_after_with_before(shell: Interactive
     expected = 2 * np.abs(before.score[:, 1, 2].values.astype(float)).mean()
     assert shell.user_ns["change"].difference[1, 2].item() == pytest.approx(expected, rel=1e-6)
     assert len(captured.outputs) == 1
+    assert captured.outputs[0].data["text/plain"].splitlines()[0].endswith(" · samples · after − before")
+    _, captured = run(shell, "%headdiff before after --title mine")
+    assert captured.outputs[0].data["text/plain"].splitlines()[0] == "mine"
 
 
 def test_several_tasks_give_a_study_that_is_drawn_once(shell: InteractiveShell) -> None:

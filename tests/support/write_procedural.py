@@ -24,14 +24,15 @@ WITHOUT_ANSWER = {"boxnet", "composite", "graph_color", "propositional_logic", "
 
 
 def task_list() -> str:
-    """Name -> group and description, as JSON."""
+    """Name -> group and description, as JSON; descriptions are written by hand in the file."""
+    described = json.loads(procedural.TASKS.read_text(encoding="utf-8"))
     tasks = {}
     for name, (generator, _) in sorted(DATASETS.items()):
         if name not in WITHOUT_ANSWER:
             module = generator.__module__.split(".")[1]
             language = module == "algorithmic" and LANGUAGE.search(name)
             group = "language" if language else GROUPS.get(module, "logic")
-            tasks[name] = [group, f"{name.replace('_', ' ')} ({module}), procedurally generated"]
+            tasks[name] = [group, described.get(name, ["", "no description yet"])[1]]
     return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(about)}" for name, about in tasks.items()) + "\n}\n"
 
 

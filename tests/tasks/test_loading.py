@@ -196,7 +196,13 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is not a valid name, id or path"),
         ("~nobody-of-this-name/x.jsonl", {}, r"is not a valid name, id or path"),
         ("x" * 300, {}, r"is not a valid name, id or path: File name too long"),
-        ("mbpp", {"split": "validation"}, r"no split 'validation'; it has train, test"),
+        ("mbpp", {"split": "validation"}, r"unknown split of mbpp 'validation'; known: test, train"),
+        (
+            "gsm_symbolic",
+            {"config": "main"},
+            r"config applies to data sets of the hub and folders, not to gsm_symbolic",
+        ),
+        (load_task(PAIRS), {"config": "main"}, r"config applies to data sets of the hub and folders, not to a Task"),
     ],
 )
 def test_bad_source_is_one_plain_error(source, arguments, message):

@@ -70,11 +70,18 @@ def test_task_from_a_url_reads_the_downloaded_file(monkeypatch, tmp_path):
     assert task.source == "amazon-science/mxeval (test)"
 
 
-def test_the_error_for_an_unknown_split_names_the_splits_of_the_task():
-    with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, test$"):
-        load_task("gsm8k", split="tset")
-    with pytest.raises(HeadnbError, match=r"no split 'tset'; it has train, validation, test$"):
-        load_task("boolq", split="tset")
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("gsm8k", "tset", r"unknown split of gsm8k 'tset'; did you mean 'test'\?"),
+        ("gsm8k", "validation", r"unknown split of gsm8k 'validation'; known: test, train$"),
+        ("gsm_symbolic", "trian", r"unknown split of gsm_symbolic 'trian'; did you mean 'train'\?"),
+        ("gcd", "dev", r"unknown split of gcd 'dev'; known: test, train, validation$"),
+    ],
+)
+def test_an_unknown_split_is_refused_with_the_nearest_name(name, split, message):
+    with pytest.raises(HeadnbError, match=message):
+        load_task(name, split=split)
 
 
 @pytest.mark.parametrize("quote", ['"""', "'''", "'", 'r"""'])
@@ -213,7 +220,8 @@ def test_procedural_samples_are_seeded_and_seeds_and_splits_share_none():
     texts = {sample.prompt for sample in task.samples}
     assert len(texts) == 12
     assert all(text.startswith("Question: ") and text.endswith("\nAnswer: ") for text in texts)
-    for other in (load_task("gsm_symbolic", n=12, seed=1), load_task("gsm_symbolic", "train", n=12)):
+    others = [load_task("gsm_symbolic", split, n=12) for split in ("train", "validation")]
+    for other in (load_task("gsm_symbolic", n=12, seed=1), *others):
         assert not texts & {sample.prompt for sample in other.samples}
     assert len(load_task("leg_counting")) == 64
 
@@ -222,3 +230,10 @@ def test_procedural_answers_are_right():
     for sample in load_task("basic_arithmetic", n=20).samples:
         term = re.search(r"[-+*/() \d]*\d[-+*/() \d]*", sample.prompt)[0]
         assert eval(term) == int(sample.completion)
+
+
+def test_each_procedural_task_has_a_description_of_its_own():
+    described = [card.description for card in known_tasks().values() if card.procedural]
+    assert len(set(described)) == len(described)
+    assert not [text for text in described if "procedurally generated" in text or text == "no description yet"]
+    assert max(map(len, described)) <= 70
