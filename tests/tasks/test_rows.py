@@ -134,6 +134,11 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"seq_lengths and position_ids disagree"),
         ({"completion_mask": [0, 0, 0, 1, 1]}, r"labels are set where completion_mask is 0"),
         ({"assistant_masks": [0, 0, 0, 1, 1]}, r"labels are set where assistant_masks is 0"),
+        ({"labels": [-100, 12, 13, 14, -100]}, r"labels must equal input_ids or be -100; headnb shifts them itself"),
+        (
+            {"labels": [-100, -100, 12, 13, -1]},
+            r"labels must equal input_ids or be -100.*\(token 4 is 14, its label -1\)",
+        ),
         ({"inputs_embeds": [[0.5]]}, r"has 'inputs_embeds', which is not supported"),
         ({"pixel_values": [[0.5]]}, r"has 'pixel_values', which is not supported"),
         ({"token_type_ids": [0, 0, 1, 1, 1]}, r"has 'token_type_ids', which is not supported"),
