@@ -24,9 +24,10 @@ from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.checks import check_loaded, check_tokens, checked_task
 from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
@@ -85,8 +86,7 @@ def ablate(
     Raises:
         HeadnbError: no such head, bad input, or too few other heads for controls.
     """
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     with model_lock(model), frozen(model):
         layout = find_heads(model)
         chosen = checked_heads(heads, layout)
@@ -277,10 +277,12 @@ def generate_both(
     Raises:
         HeadnbError: no such head or sample, or a sample without a prompt.
     """
+    check_loaded(model, tokenizer)
     task = task if isinstance(task, Task) else load_task(task)
     single = task.only(task.ids[0] if sample is None else sample)
-    encoded = encode_task(single, tokenizer).samples[0]
-    prompt = encoded.prompt
+    encoded = encode_task(single, tokenizer)
+    check_tokens(encoded, model)
+    prompt = encoded.samples[0].prompt
     if not len(prompt):
         raise HeadnbError(f"sample {single.ids[0]!r} has no prompt to continue")
 

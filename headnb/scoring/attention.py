@@ -30,11 +30,11 @@ from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, inp
 from headnb.engine.layout import parent_of
 from headnb.engine.losses import find_loss_computer
 from headnb.engine.threads import this_thread_only
-from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name
-from headnb.models.checks import check_gradients, context_length
+from headnb.models.checks import check_gradients
 from headnb.models.locks import model_lock
+from headnb.scoring.checks import checked_task
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
 
@@ -108,13 +108,8 @@ def head_attention(
         HeadnbError: no such head or sample, or the recomputed attention does not reproduce the model's output.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    chosen = encode_task(
-        task.only(task.ids[0] if sample is None else sample),
-        tokenizer,
-        encoding=encoding,
-        max_length=max_length,
-        context=context_length(model),
-    )
+    single = task.only(task.ids[0] if sample is None else sample)
+    chosen = checked_task(model, tokenizer, single, encoding=encoding, max_length=max_length).encoded
     (encoded,) = chosen.samples
     batch = collate([encoded])
     with model_lock(model), frozen(model), torch.enable_grad():
