@@ -220,7 +220,7 @@ def score_heads(
 
 def check_settings(
     *,
-    method: str | Sequence[str],
+    method: str | Sequence[str] = "activation",
     loss: str = "sample-mean",
     encoding: str = "official",
     padding_side: str = "right",
