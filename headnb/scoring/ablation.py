@@ -271,13 +271,16 @@ def generate_both(
         heads: as for `ablate`.
         factor: as for `ablate`.
         sample: id of the sample whose prompt is continued; None: the first.
-        max_new_tokens: maximum number of tokens to generate.
+        max_new_tokens: maximum number of tokens to generate, at least 1; fewer where the model's context ends.
         on_token: called for every token; an exception raised in it stops the call.
 
     Raises:
-        HeadnbError: no such head or sample, or a sample without a prompt.
+        HeadnbError: no such head or sample, no tokenizer, or a sample without a prompt or with one that is longer than
+            the model's context.
     """
     check_loaded(model, tokenizer)
+    if tokenizer is None:
+        raise HeadnbError("generate_both needs the model's tokenizer")
     task = task if isinstance(task, Task) else load_task(task)
     single = task.only(task.ids[0] if sample is None else sample)
     encoded = encode_task(single, tokenizer)
