@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate
@@ -18,7 +19,7 @@ from headnb.tasks.loading import Task, load_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from headnb.engine.tokenization import EncodedSample, EncodingName
 
@@ -61,13 +62,14 @@ def checked_task(
 
 
 def check_loaded(model: object, tokenizer: object) -> None:
-    """Raise HeadnbError if the first argument is not a model with weights, or the second is not a tokenizer."""
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+    """Raise HeadnbError if the first argument is not a model with weights, or the second is not a tokenizer or None."""
+    if not (isinstance(model, torch.nn.Module) and hasattr(model, "config") and hasattr(model, "get_input_embeddings")):
         raise HeadnbError(
             f"the first argument is {type(model).__name__}, not a model; load_model(id) returns model and tokenizer"
         )
-    if tokenizer is not None and not callable(tokenizer):
-        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        inside = "; give its attribute tokenizer" if hasattr(tokenizer, "tokenizer") else ""
+        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer{inside}")
     if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
         raise HeadnbError("the model has no weights: it is on the meta device")
 
