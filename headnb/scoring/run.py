@@ -18,14 +18,16 @@ from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.tokenization import ENCODINGS
 from headnb.errors import HeadnbError, unknown_name
-from headnb.models.checks import is_offloaded, model_name
+from headnb.models.checks import is_offloaded, model_name, passes_gradients
 from headnb.models.fingerprint import unchanged_weights, weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.activity import ACTIVITIES, activity_recorder
 from headnb.scoring.batch_run import BatchRun
 from headnb.scoring.checks import check_left_padding, checked_task, explain_not_finite
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.scoring.one_pass import pass_scorer
 from headnb.scoring.progress import NotFiniteError
 from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.registry import find_methods, method_settings, stored_options
@@ -191,7 +193,9 @@ def score_heads(
         scorers = make_scorers(model, settings)
         check_heads(until, scorers.layout)
         if padding_side == "left":
-            check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
+            norms = activity_recorder(ACTIVITIES["output-norm-last"])
+            scorer = gradient_scorer(model, activation) if passes_gradients(model) else pass_scorer(model, norms)
+            check_left_padding(scorer, encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorers, settings)
         packed = _choose_packing(packed, scorers, model, padding_side)
         most = max_batch_tokens(model, batch_tokens, packed=packed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from headnb import HeadnbError, head_roles, score_heads, score_tasks
-from headnb.engine.batching import collate
+from headnb.engine.batching import SIDES, collate
 from headnb.engine.tokenization import EncodedSample
 from headnb.scoring.ablation import ablate, generate_both
 from headnb.scoring.attention import head_attention
@@ -77,6 +79,16 @@ def test_left_padding_is_allowed_where_scores_stay_right(name, dtype):
     left, right = (score_heads(build(name, dtype), None, TASK, padding_side=side).score for side in ("left", "right"))
     rounding = 1e-5 if dtype == torch.float32 else 0.2
     assert np.linalg.norm(left - right) < rounding * np.linalg.norm(right)
+
+
+def test_without_gradients_left_padding_is_checked_by_a_method_that_needs_none():
+    without = SimpleNamespace(is_trainable=False, quantization_config=SimpleNamespace(quant_method="mxfp4"))
+    wrong, right = scorer("bart", torch.float32).model, build("llama")
+    wrong.hf_quantizer = right.hf_quantizer = without
+    with pytest.raises(HeadnbError, match="use padding_side='right'"):
+        score_heads(wrong, None, TASK, method="output-norm", padding_side="left")
+    left, whole = (score_heads(right, None, TASK, method="output-norm", padding_side=side) for side in SIDES)
+    np.testing.assert_allclose(left.score, whole.score, rtol=1e-5)
 
 
 def test_samples_of_one_length_need_no_padding_on_any_side():
