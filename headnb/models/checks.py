@@ -83,7 +83,9 @@ def check_no_inference_weights(model: torch.nn.Module) -> None:
 
 def is_offloaded(model: torch.nn.Module) -> bool:
     """Whether accelerate loads the weights of each module from memory or disk only while the module runs."""
-    return any(hasattr(module, "_hf_hook") for module in model.modules())
+    # Until then the weights are on the meta device. Hooks alone may only move inputs between several devices.
+    on_meta = any(weight.is_meta for weight in model.parameters())
+    return on_meta and any(hasattr(module, "_hf_hook") for module in model.modules())
 
 
 def check_folder(folder: Path) -> None:
