@@ -65,11 +65,18 @@ ONE_SAMPLE = {
 }
 
 
-@pytest.mark.parametrize("form", ["list", "array", "tensor", "batch encoding", "dataset", "jsonl"])
+@pytest.mark.parametrize(
+    "form", ["list", "array", "tensor", "list of numpy", "list of tensors", "batch encoding", "dataset", "jsonl"]
+)
 @pytest.mark.parametrize("row", ONE_SAMPLE)
 def test_masked_positions_are_dropped(row, form, jsonl):
     made = ONE_SAMPLE[row]
-    convert = {"array": np.array, "tensor": torch.tensor}.get(form, list)
+    convert = {
+        "array": np.array,
+        "tensor": torch.tensor,
+        "list of numpy": lambda values: [np.int64(value) for value in values],
+        "list of tensors": lambda values: list(torch.tensor(values)),
+    }.get(form, list)
     rows = [{name: convert(value) if isinstance(value, list) else value for name, value in made.items()}]
     source = {
         "batch encoding": [BatchEncoding(made)],
@@ -124,6 +131,10 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"attention_mask": [1, 1]}, r"5 input_ids but 2 entries in attention_mask"),
         ({"attention_mask": [1, 1, 2, 2, 2]}, r"attention_mask may contain only 0 and 1"),
         ({"attention_mask": [[1] * 5]}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": [1.0] * 5}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": "11111"}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": b"\1\1\1\1\1"}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": [np.float64(1)] * 5}, r"attention_mask must be a flat list of integers"),
         ({"attention_mask": [0] * 5}, r"no token has a label"),
         ({"position_ids": [0, 1, 3, 4, 5]}, r"must increase by 1 or restart at 0 \(token 2 has 3\)"),
         ({"position_ids": [2, 3, 4, 5, 6]}, r"must increase by 1 or restart at 0 \(token 0 has 2\)"),
