@@ -16,7 +16,7 @@ import xarray as xr
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
-from headnb.engine.hooks import find_head, find_heads, frozen, input_device, scale_heads
+from headnb.engine.hooks import find_head, find_heads, frozen, input_device
 from headnb.engine.interventions import replace_heads
 from headnb.engine.losses import batch_context, find_loss_computer
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
@@ -296,8 +296,9 @@ def generate_both(
         return continuation_text(tokenizer, row)
 
     with model_lock(model), frozen(model):
-        chosen = checked_heads(heads, find_heads(model))
+        layout = find_heads(model)
+        chosen = checked_heads(heads, layout)
         before = generate()
-        with scale_heads(model, dict.fromkeys(chosen, factor)):
+        with replace_heads(model, chosen, layout, factor):
             after = generate()
     return Generation(single.ids[0], str(tokenizer.decode(prompt)), before, after)
