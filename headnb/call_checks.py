@@ -86,7 +86,7 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     if kind == "float" and name in _FRACTION_NAMES:
         return checked_level(value, name)
     if kind in _NUMBER_TYPES:
-        return _number(name, value, kind)
+        return checked_number(name, value, kind)
     if isinstance(value, str) and "|" not in kind:
         if kind.startswith(_LIST_TYPES):
             raise HeadnbError(f"{name} must be a list, such as [{value!r:.60}], not the text {value!r:.60}")
@@ -95,7 +95,12 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     return value
 
 
-def _number(name: str, value: Any, kind: str) -> int | float:
+def checked_number(name: str, value: Any, kind: str) -> int | float:
+    """Check a number, and return it as a Python number; `kind` is "int" or "float".
+
+    Raises:
+        HeadnbError: it is a bool or not a number of this kind, or it is not finite.
+    """
     fits = hasattr(value, "__index__") if kind == "int" else isinstance(value, Real)
     if isinstance(value, (bool, np.bool_)) or not fits:
         raise HeadnbError(f"{name} must be {_NUMBER_TYPES[kind]}, not {value!r:.60}")

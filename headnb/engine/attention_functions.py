@@ -70,6 +70,7 @@ _transforms: WeakKeyDictionary[nn.Module, tuple[_Registration[Callable[[Tensor],
 _substitutes: WeakKeyDictionary[nn.Module, _Registration[Callable[..., Any]]] = WeakKeyDictionary()
 _listeners: WeakKeyDictionary[nn.Module, _Registration[Callable[[AttentionCall], None]]] = WeakKeyDictionary()
 _wrap_counts: Counter[int] = Counter()  # number of open contexts that wrap an interface, by the interface's id
+_replaced: dict[int, Callable[..., Any]] = {}  # what another tool had set as an interface's method, by the same id
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # in a compiled graph, a gradient taken in a transform would be silently wrong
@@ -106,6 +107,8 @@ def _wrap_interface(interface: AttentionInterface) -> None:
     _wrap_counts[id(interface)] += 1
     if _wrap_counts[id(interface)] == 1:
         original = interface.get_interface
+        if "get_interface" in vars(interface):
+            _replaced[id(interface)] = original
         # Set on the instance, so that deleting the attribute restores the class's method.
         interface.get_interface = lambda name, eager: partial(_attend, original(name, eager), eager)  # type: ignore[method-assign,assignment]
 
@@ -114,6 +117,8 @@ def _unwrap_interface(interface: AttentionInterface) -> None:
     _wrap_counts[id(interface)] -= 1
     if not _wrap_counts[id(interface)]:
         del _wrap_counts[id(interface)], interface.get_interface
+        if (original := _replaced.pop(id(interface), None)) is not None:
+            interface.get_interface = original  # type: ignore[method-assign]
 
 
 @contextmanager

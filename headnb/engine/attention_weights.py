@@ -89,12 +89,7 @@ def observe_attention_rows(
             listener(layer, rows, weights, visible_keys(call, rows))
 
     def on_returned(layer: int, module: nn.Module, _: Any, returned: tuple[Any, ...]) -> None:
-        weights = returned[1]
-        if weights is None or weights.ndim != 4 or weights.shape[1] != layout.heads[layer]:
-            raise HeadnbError(
-                f"{type(module).__name__} returns no attention matrix with this kernel; "
-                "load the model with attn_implementation='eager'"
-            )
+        weights = returned_weights(module, returned, layout.heads[layer])
         length = weights.shape[-1]
         causal = torch.ones(1, 1, length, length, dtype=torch.bool, device=weights.device).tril()
         listener(layer, slice(0, length), weights, causal)
@@ -106,6 +101,21 @@ def observe_attention_rows(
         listeners = {module: partial(on_call, layer) for layer, module in layout.attention}
         stack.enter_context(observe_attention_calls(model, listeners))
         yield
+
+
+def returned_weights(module: nn.Module, returned: tuple[Any, ...], heads: int) -> Tensor:
+    """The attention weights (B, H, T, T) among what an attention module with its own attention code returns.
+
+    Raises:
+        HeadnbError: with this kernel it returns none.
+    """
+    weights = returned[1]
+    if not isinstance(weights, Tensor) or weights.ndim != 4 or weights.shape[1] != heads:
+        raise HeadnbError(
+            f"{type(module).__name__} returns no attention matrix with this kernel; "
+            "load the model with attn_implementation='eager'"
+        )
+    return weights
 
 
 def visible_keys(call: AttentionCall, rows: slice) -> Tensor:

@@ -70,15 +70,20 @@ def continue_greedily(
         model: a causal decoder.
         tokenizer: its tokenizer.
         prompts: token ids of each prompt, (T,), not empty.
-        most: maximum number of new tokens.
+        most: maximum number of new tokens, `max_new_tokens` in errors.
         batch_size: number of prompts in a batch; halved when memory runs out.
         is_complete: whether a text is complete, given its last tokens as text.
         on_token: called after every token with the number of finished prompts; an exception in it stops the generation.
 
     Raises:
-        HeadnbError: memory is too small for one prompt.
+        HeadnbError: `most` is less than 1, a prompt is longer than the model's context, or memory is too small for one
+            prompt.
     """
+    if most < 1:
+        raise HeadnbError(f"max_new_tokens must be at least 1, not {most}")
     context = context_length(model)
+    if context is not None and (longest := max(map(len, prompts), default=0)) > context:
+        raise HeadnbError(f"a prompt has {longest} tokens, more than the model's context of {context}")
     rows = [
         Continuation(prompt, most if context is None else max(1, min(most, context - len(prompt))))
         for prompt in prompts

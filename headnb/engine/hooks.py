@@ -54,7 +54,7 @@ def find_heads(model: PreTrainedModel) -> HeadLayout:
             or its layer cannot be determined.
     """
     with torch.no_grad(), frozen(model), record_heads(model) as layout:
-        model_logits(model, torch.arange(4, device=input_device(model))[None])
+        model_logits(model, probe_tokens(model, [[0, 1, 2, 3]]))
     return layout()
 
 
@@ -134,6 +134,12 @@ def input_device(model: nn.Module) -> torch.device:
     # Under FSDP1 the embedding has no parameter of its own: its weight is part of the model's flat parameter.
     embedding = next(chain(model.get_input_embeddings().parameters(), model.parameters()))  # type: ignore[operator]
     return embedding.device if embedding.device.type != "meta" else torch.device("cpu")
+
+
+def probe_tokens(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids (B, T) of a short trial pass, on the model's input device and within its vocabulary."""
+    tokens: Tensor = torch.tensor(rows, device=input_device(model)) % model.config.get_text_config().vocab_size
+    return tokens
 
 
 def _configured_kv_heads(config: PretrainedConfig) -> int:

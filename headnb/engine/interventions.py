@@ -45,10 +45,11 @@ def mean_outputs(
         batch_tokens: token budget of a batch, padding included.
     """
     sums: dict[int, Tensor] = {}
-    is_token = torch.empty(0)  # (B, T) bool: not padding
+    batch: Batch
 
     def add(layer: int, outputs: Tensor) -> Tensor:
-        total = outputs[is_token.to(outputs.device)].sum(0, dtype=torch.float64).cpu()  # (H, D)
+        assert batch.token_mask is not None  # noqa: S101  the batch is not packed
+        total = outputs[batch.token_mask.to(outputs.device)].sum(0, dtype=torch.float64).cpu()  # (H, D)
         sums[layer] = sums[layer] + total if layer in sums else total
         return outputs
 
@@ -56,9 +57,7 @@ def mean_outputs(
     plan = plan_batches(lengths, batch_tokens=max_batch_tokens(model, batch_tokens))
     with frozen(model), head_outputs(model, add, layout):
         for indices in plan.batches():
-            positions = plan.order[indices]
-            batch = collate([samples[position] for position in positions])
-            is_token = torch.arange(batch.input_ids.shape[1]) < torch.from_numpy(lengths[positions])[:, None]
+            batch = collate([samples[position] for position in plan.order[indices]])
             run(batch)
     return {layer: total / int(lengths.sum()) for layer, total in sums.items()}
 

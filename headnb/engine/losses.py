@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.engine.batching import Answers, Batch
 from headnb.engine.decoders import decoder_of
 from headnb.engine.dependence import depends_on_tokens
-from headnb.engine.hooks import frozen, input_device, layout_of, model_logits, record_heads
+from headnb.engine.hooks import frozen, layout_of, model_logits, probe_tokens, record_heads
 from headnb.engine.packing import can_pack, packed_attention, samples_interact
 from headnb.engine.threads import this_thread_only
 from headnb.engine.trial_memory import Trial, recall, remember, trial_key
@@ -152,7 +152,7 @@ class _ProbePass(NamedTuple):
 def _probe(model: PreTrainedModel) -> _ProbePass:
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise HeadnbError(f"{type(model).__name__} has no language-model head; load it with AutoModelForCausalLM")
-    tokens = torch.tensor([[1, 2, 3, 4], [1, 2, 5, 6]], device=input_device(model))
+    tokens = probe_tokens(model, [[1, 2, 3, 4], [1, 2, 5, 6]])
     given: list[Any] = []
     note = decoder_of(model).register_forward_hook(this_thread_only(lambda _, __, output: given.append(output)))
     with note, torch.no_grad(), frozen(model):

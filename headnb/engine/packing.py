@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from headnb.engine.attention_functions import replace_attention
 from headnb.engine.dependence import depends_on_tokens
-from headnb.engine.hooks import frozen, input_device
+from headnb.engine.hooks import frozen, input_device, probe_tokens
 from headnb.engine.recompute import with_recompute
 from headnb.errors import HeadnbError, first_line
 
@@ -93,9 +93,8 @@ def samples_interact(model: PreTrainedModel, logits: Callable[[Tensor, Tensor], 
         model: the model that `logits` runs.
         logits: maps token ids and positions (1, 8) to logits (1, 8, V); positions restart in the second sequence.
     """
-    device = input_device(model)
-    rows = torch.tensor([[1, 6, 2, 3, 2, 5, 3, 1], [7, 4, 6, 5, 2, 5, 3, 1]], device=device)
-    positions = torch.arange(4, device=device).repeat(2)[None]
+    rows = probe_tokens(model, [[1, 6, 2, 3, 2, 5, 3, 1], [7, 4, 6, 5, 2, 5, 3, 1]])
+    positions = torch.arange(4, device=rows.device).repeat(2)[None]
     first, other = (logits(row[None], positions)[0, 4:] for row in rows)
     if torch.equal(first, other):
         return False

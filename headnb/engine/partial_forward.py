@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.engine.hooks import frozen, input_device, replace_forward
+from headnb.engine.hooks import frozen, probe_tokens, replace_forward
 from headnb.engine.threads import this_thread_check, this_thread_only
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def find_partial_forward(model: PreTrainedModel, layout: HeadLayout) -> PartialF
 
 def _starts_anywhere(model: PreTrainedModel, candidate: PartialForward) -> bool:
     """Whether passes over a few tokens that start at any of the layers give the logits of a whole pass."""
-    tokens = torch.tensor([[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]], device=input_device(model))
+    tokens = probe_tokens(model, [[0, 1, 2, 3, 4], [3, 1, 4, 2, 0]])
     whole = partial(model, input_ids=tokens, use_cache=False, return_dict=True)
     with candidate.record_outputs() as outputs:
         expected = whole().logits

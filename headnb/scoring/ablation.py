@@ -16,7 +16,7 @@ import xarray as xr
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
-from headnb.engine.hooks import find_head, find_heads, frozen, input_device, scale_heads
+from headnb.engine.hooks import find_head, find_heads, frozen, input_device
 from headnb.engine.interventions import replace_heads
 from headnb.engine.losses import batch_context, find_loss_computer
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
@@ -24,9 +24,10 @@ from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.head_names import head_name, parse_heads
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.checks import check_loaded, check_tokens, checked_task
 from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
 from headnb.tasks.loading import Task, load_task
@@ -85,8 +86,7 @@ def ablate(
     Raises:
         HeadnbError: no such head, bad input, or too few other heads for controls.
     """
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     with model_lock(model), frozen(model):
         layout = find_heads(model)
         chosen = checked_heads(heads, layout)
@@ -271,16 +271,21 @@ def generate_both(
         heads: as for `ablate`.
         factor: as for `ablate`.
         sample: id of the sample whose prompt is continued; None: the first.
-        max_new_tokens: maximum number of tokens to generate.
+        max_new_tokens: maximum number of tokens to generate, at least 1; fewer where the model's context ends.
         on_token: called for every token; an exception raised in it stops the call.
 
     Raises:
-        HeadnbError: no such head or sample, or a sample without a prompt.
+        HeadnbError: no such head or sample, no tokenizer, or a sample without a prompt or with one that is longer than
+            the model's context.
     """
+    check_loaded(model, tokenizer)
+    if tokenizer is None:
+        raise HeadnbError("generate_both needs the model's tokenizer")
     task = task if isinstance(task, Task) else load_task(task)
     single = task.only(task.ids[0] if sample is None else sample)
-    encoded = encode_task(single, tokenizer).samples[0]
-    prompt = encoded.prompt
+    encoded = encode_task(single, tokenizer)
+    check_tokens(encoded, model)
+    prompt = encoded.samples[0].prompt
     if not len(prompt):
         raise HeadnbError(f"sample {single.ids[0]!r} has no prompt to continue")
 
@@ -291,8 +296,9 @@ def generate_both(
         return continuation_text(tokenizer, row)
 
     with model_lock(model), frozen(model):
-        chosen = checked_heads(heads, find_heads(model))
+        layout = find_heads(model)
+        chosen = checked_heads(heads, layout)
         before = generate()
-        with scale_heads(model, dict.fromkeys(chosen, factor)):
+        with replace_heads(model, chosen, layout, factor):
             after = generate()
     return Generation(single.ids[0], str(tokenizer.decode(prompt)), before, after)

@@ -24,17 +24,16 @@ from headnb.display.colours import paint
 from headnb.display.grid_text import format_number
 from headnb.display.templating import render
 from headnb.engine.attention_functions import observe_attention_calls
-from headnb.engine.attention_weights import attention_of_head
+from headnb.engine.attention_weights import attention_of_head, returned_weights
 from headnb.engine.batching import collate
 from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, input_device
 from headnb.engine.layout import parent_of
 from headnb.engine.losses import find_loss_computer
 from headnb.engine.threads import this_thread_only
-from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError
 from headnb.head_names import head_name
-from headnb.models.checks import check_gradients, context_length
+from headnb.models.checks import check_gradients
 from headnb.models.locks import model_lock
+from headnb.scoring.checks import checked_task
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
 
@@ -108,13 +107,8 @@ def head_attention(
         HeadnbError: no such head or sample, or the recomputed attention does not reproduce the model's output.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    chosen = encode_task(
-        task.only(task.ids[0] if sample is None else sample),
-        tokenizer,
-        encoding=encoding,
-        max_length=max_length,
-        context=context_length(model),
-    )
+    single = task.only(task.ids[0] if sample is None else sample)
+    chosen = checked_task(model, tokenizer, single, encoding=encoding, max_length=max_length).encoded
     (encoded,) = chosen.samples
     batch = collate([encoded])
     with model_lock(model), frozen(model), torch.enable_grad():
@@ -179,13 +173,7 @@ def _from_attention_module(
         return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
     def take(module: nn.Module, _: Any, returned: tuple[Any, ...]) -> None:
-        weights = returned[1]
-        length = batch.input_ids.shape[1]
-        if weights is None or weights.shape != (1, layout.heads[layer], length, length):
-            raise HeadnbError(
-                f"{type(module).__name__} returns no attention matrix with this kernel; "
-                "load the model with attn_implementation='eager'"
-            )
+        weights = returned_weights(module, returned, layout.heads[layer])
         weights.retain_grad()
         matrices.append(weights)
 

@@ -1,33 +1,75 @@
-"""Checks of the models and samples given to `score_heads`, and the diagnosis of scores that are not finite."""
+"""Checks of the models, tokenizers and samples given to a call, and the diagnosis of scores that are not finite."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate
 from headnb.engine.hooks import frozen, head_outputs, input_device
+from headnb.engine.tokenization import EncodedTask, encode_task
 from headnb.errors import HeadnbError
-from headnb.models.checks import check_weights, is_offloaded
+from headnb.models.checks import check_weights, context_length, is_offloaded
+from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
-    from headnb.engine.tokenization import EncodedSample, EncodedTask
+    from headnb.engine.tokenization import EncodedSample, EncodingName
+
+
+class CheckedTask(NamedTuple):
+    """A task whose samples are encoded for a model and checked against it."""
+
+    task: Task
+    encoded: EncodedTask
+
+
+@check_arguments
+def checked_task(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: CheckedTask | Task | Any,
+    *,
+    encoding: EncodingName = "official",
+    max_length: int | None = None,
+) -> CheckedTask:
+    """Check model and tokenizer, load the task, encode its samples and check their tokens.
+
+    Args:
+        model: as for `score_heads`.
+        tokenizer: as for `score_heads`.
+        task: a `Task`, or anything that `load_task` accepts; a checked task is returned unchanged.
+        encoding: as for `score_heads`.
+        max_length: as for `score_heads`.
+
+    Raises:
+        HeadnbError: as for `check_loaded`, `load_task`, `encode_task` and `check_tokens`.
+    """
+    if isinstance(task, CheckedTask):
+        return task
+    check_loaded(model, tokenizer)
+    task = task if isinstance(task, Task) else load_task(task)
+    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    check_tokens(encoded, model)
+    return CheckedTask(task, encoded)
 
 
 def check_loaded(model: object, tokenizer: object) -> None:
-    """Raise HeadnbError if the first argument is not a model with weights, or the second is not a tokenizer."""
-    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+    """Raise HeadnbError if the first argument is not a model with weights, or the second is not a tokenizer or None."""
+    if not (isinstance(model, torch.nn.Module) and hasattr(model, "config") and hasattr(model, "get_input_embeddings")):
         raise HeadnbError(
             f"the first argument is {type(model).__name__}, not a model; load_model(id) returns model and tokenizer"
         )
-    if tokenizer is not None and not callable(tokenizer):
-        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+        inside = "; give its attribute tokenizer" if hasattr(tokenizer, "tokenizer") else ""
+        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not a tokenizer{inside}")
     if any(weight.is_meta for weight in model.parameters()) and not is_offloaded(model):
         raise HeadnbError("the model has no weights: it is on the meta device")
 

@@ -44,7 +44,7 @@ from torch import Tensor
 from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
 from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
-from headnb.engine.packing import max_batch_tokens
+from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
@@ -239,10 +239,10 @@ class _GateFit:
 
     def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
         encoded = self.request.encoded
-        packed = self.loss_computer.supports_packing and input_device(self.model).type == "cpu"
+        packed = self.loss_computer.supports_packing and packing_is_faster(self.model)
         plan = plan_batches(
             encoded.lengths[positions],
-            batch_tokens=max_batch_tokens(self.model, self.budget),
+            batch_tokens=max_batch_tokens(self.model, self.budget, packed=packed),
             packed=packed,
             max_padding=0.2,
         )

@@ -29,7 +29,7 @@ from headnb.engine.hooks import checkpointed, head_outputs, input_device
 from headnb.engine.losses import batch_context, find_heads_and_loss_computer
 from headnb.engine.recompute import recompute_activations
 from headnb.errors import HeadnbError
-from headnb.models.checks import check_gradients
+from headnb.models.checks import check_gradients, is_offloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,8 +121,7 @@ def run_pass(scorers: Sequence[PassScorer], batch: Batch, *, budget: int | None 
         if calls := observed.listeners(layout):
             stack.enter_context(observe_attention_calls(model, calls))
         if observed.reads("gradient"):
-            offloaded = any(weight.is_meta for weight in model.parameters())
-            recompute = offloaded or (budget is not None and batch.longest_sample > budget)
+            recompute = is_offloaded(model) or (budget is not None and batch.longest_sample > budget)
             stack.enter_context(checkpointed(model) if recompute else recompute_activations(model))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(head_outputs(model, observed.tap, layout))

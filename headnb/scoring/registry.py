@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from headnb.call_checks import check_arguments
+from headnb.call_checks import check_arguments, checked_number
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring import ablation_scores, activity, attribution, gates, gradient
 from headnb.stats.results import METHOD_ATTRIBUTES
@@ -103,15 +103,16 @@ class Method:
         """The given options, completed by the defaults.
 
         Raises:
-            HeadnbError: the method does not have such an option, or the value is not a number above 0.
+            HeadnbError: the method does not have such an option, or the value is not a finite number above 0.
         """
+        settings = dict(self.options)
         for name, value in (options or {}).items():
-            if name not in self.options:
-                raise unknown_name(f"option of {self.name}", name, self.options)
-            whole = isinstance(self.options[name], int)
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value <= 0:
-                raise HeadnbError(f"{name} must be {'an integer' if whole else 'a number'} above 0, not {value!r}")
-        return {**self.options, **(options or {})}
+            if name not in settings:
+                raise unknown_name(f"option of {self.name}", str(name), self.options)
+            settings[name] = checked_number(name, value, type(settings[name]).__name__)
+            if settings[name] <= 0:
+                raise HeadnbError(f"{name} must be above 0, not {value}")
+        return settings
 
 
 def _gradient(name: str, summary: str, reduce: Callable[[Tensor], Tensor], label: str = "") -> Method:
@@ -236,12 +237,14 @@ def method_settings(
         HeadnbError: options of a method that is not in the list, or as for `find_methods` and `Method.settings`.
     """
     chosen = {method.name: method for method in find_methods(names)}
+    if not isinstance(options, Mapping | None):
+        raise HeadnbError(f"options must be a dict of names and values, such as {{'steps': 50}}, not {options!r:.60}")
     given: Mapping[str, Any] = {names: options} if isinstance(names, str) else options or {}
     for name, value in given.items():
         if not isinstance(value, Mapping | None):
             raise HeadnbError("options of several methods are given by method, such as {'attattr': {'steps': 50}}")
         if name not in chosen:
-            raise unknown_name("method in options", name, chosen)
+            raise unknown_name("method in options", str(name), chosen)
     return {name: method.settings(given.get(name)) for name, method in chosen.items()}
 
 

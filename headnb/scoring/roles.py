@@ -31,15 +31,14 @@ from headnb.engine.attention_weights import observe_attention_rows
 from headnb.engine.batching import collate
 from headnb.engine.hooks import frozen, input_device
 from headnb.engine.losses import find_heads_and_loss_computer
-from headnb.engine.tokenization import EncodedSample, encode_task, prefix_tokens, special_tokens
+from headnb.engine.tokenization import EncodedSample, prefix_tokens, special_tokens
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length
 from headnb.models.locks import model_lock
-from headnb.scoring.checks import check_tokens
+from headnb.scoring.checks import check_loaded, checked_task
 from headnb.scoring.copying import AttentionReader, copy_scores, retrieval_scores
 from headnb.scoring.run import model_attributes
 from headnb.stats.results import as_result
-from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from headnb.engine.losses import LossComputer
     from headnb.scoring.copying import CopyScores
     from headnb.stats.labelled import Scores
+    from headnb.tasks.loading import Task
 
 CopyName: TypeAlias = Literal["forced", "retrieval"]
 
@@ -117,20 +117,19 @@ def head_roles(
     if copy == "retrieval" and task is not None and tokenizer is None:
         raise HeadnbError("copy='retrieval' generates text and needs the model's tokenizer")
     seed = checked_seed(seed)
+    check_loaded(model, tokenizer)
+    checked = None if task is None else checked_task(model, tokenizer, task, max_length=max_length)
     with model_lock(model), frozen(model), torch.no_grad():
         layout, loss_computer = find_heads_and_loss_computer(model)
         made = repeated_tokens(model, tokenizer, sequences, length, seed)
         scores = _sequence_scores(model, layout, loss_computer, made)
         attrs = model_attributes(model, layout) | _ROLE_ATTRS
         attrs |= {"seed": seed, "sequences": sequences, "length": length, "begins_with": _text(tokenizer, made.prefix)}
-        if task is not None:
-            samples = task if isinstance(task, Task) else load_task(task)
-            encoded = encode_task(samples, tokenizer, max_length=max_length, context=context_length(model))
-            check_tokens(encoded, model)
+        if checked is not None:
             reader = AttentionReader(model, layout, loss_computer, batch_tokens)
-            copied = _copied(reader, encoded.samples, tokenizer, copy)
+            copied = _copied(reader, checked.encoded.samples, tokenizer, copy)
             scores["copy" if copy == "forced" else copy] = copied.scores
-            attrs |= {"task": samples.name, "copy_samples": copied.samples}
+            attrs |= {"task": checked.task.name, "copy_samples": copied.samples}
     return _labelled(scores, attrs)
 
 

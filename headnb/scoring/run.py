@@ -16,16 +16,18 @@ from headnb.call_checks import check_arguments
 from headnb.engine.batching import BLOCK, SIDES, plan_batches
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
-from headnb.engine.tokenization import ENCODINGS, encode_task
+from headnb.engine.tokenization import ENCODINGS
 from headnb.errors import HeadnbError, unknown_name
-from headnb.models.checks import context_length, is_offloaded, model_name
+from headnb.models.checks import is_offloaded, model_name, passes_gradients
 from headnb.models.fingerprint import unchanged_weights, weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.activity import ACTIVITIES, activity_recorder
 from headnb.scoring.batch_run import BatchRun
-from headnb.scoring.checks import check_left_padding, check_loaded, check_tokens, explain_not_finite
+from headnb.scoring.checks import check_left_padding, checked_task, explain_not_finite
 from headnb.scoring.gates import FitRequest
 from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.scoring.one_pass import pass_scorer
 from headnb.scoring.progress import NotFiniteError
 from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.registry import find_methods, method_settings, stored_options
@@ -36,7 +38,6 @@ from headnb.stats.patterns import LOSS_REDUCTIONS, OFFICIAL_BATCH, loss_factor
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.method_results import MethodResults
 from headnb.storage.method_tables import method_stores, open_tables
-from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from headnb.scoring.stopping import Rule, Until
     from headnb.stats.labelled import Scores
     from headnb.storage.zarr_columns import Attribute
+    from headnb.tasks.loading import Task
 
 LossName: TypeAlias = Literal["sample-mean", "batch-mean", "sum"]
 Options: TypeAlias = "Mapping[str, Option] | Mapping[str, Mapping[str, Option]]"
@@ -166,11 +168,8 @@ def score_heads(
             another run is writing.
         ScoringInterrupted: on Ctrl-C; it contains the scores so far.
     """
-    check_loaded(model, tokenizer)
     check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until, options=options)
-    task = load_task(task) if not isinstance(task, Task) else task
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
-    check_tokens(encoded, model)
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     chosen = {one.name: one for one in find_methods(method)}
     settings = method_settings(method, options)
     request_attrs = {"loss_reduction": loss, "encoding": encoding, "padding_side": padding_side, "seed": seed}
@@ -194,7 +193,9 @@ def score_heads(
         scorers = make_scorers(model, settings)
         check_heads(until, scorers.layout)
         if padding_side == "left":
-            check_left_padding(gradient_scorer(model, activation), encoded.samples, model.dtype)
+            norms = activity_recorder(ACTIVITIES["output-norm-last"])
+            scorer = gradient_scorer(model, activation) if passes_gradients(model) else pass_scorer(model, norms)
+            check_left_padding(scorer, encoded.samples, model.dtype)
         workers = None if client is None else _workers(client, model, scorers, settings)
         packed = _choose_packing(packed, scorers, model, padding_side)
         most = max_batch_tokens(model, batch_tokens, packed=packed)
@@ -223,7 +224,7 @@ def score_heads(
 
 def check_settings(
     *,
-    method: str | Sequence[str],
+    method: str | Sequence[str] = "activation",
     loss: str = "sample-mean",
     encoding: str = "official",
     padding_side: str = "right",

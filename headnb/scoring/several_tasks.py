@@ -16,9 +16,10 @@ from headnb.call_checks import UnknownKeywordError, check_arguments
 from headnb.display.panel_statistics import score_statistics
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
+from headnb.scoring.checks import checked_task
 from headnb.scoring.progress import ScoringInterrupted
 from headnb.scoring.progress_bars import Shown, with_progress_bar
-from headnb.scoring.run import score_heads
+from headnb.scoring.run import check_settings, score_heads
 from headnb.stats.patterns import NOTICES, pattern
 from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result, method_label
@@ -26,6 +27,8 @@ from headnb.stats.score_statistics import head_intervals
 from headnb.storage.files import check_file_names, safe_file_name
 from headnb.storage.method_results import MethodResults
 from headnb.tasks.loading import Task, load_task
+from headnb.tasks.samples import read_row
+from headnb.tasks.sources import is_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,12 +63,21 @@ class TasksInterrupted(ScoringInterrupted):
     """Ctrl-C during `score_tasks`; `scores` is the study of the tasks and samples that are scored."""
 
     def __init__(
-        self, tasks: Sequence[Task], scored: Mapping[str, xr.Dataset | MethodResults], words: str, done: int
+        self,
+        tasks: Sequence[Task],
+        finished: Mapping[str, xr.Dataset | MethodResults],
+        stopped: KeyboardInterrupt,
     ) -> None:
-        left = [task.name for task in tasks if task.name not in scored]
-        missing = f"; not started: {', '.join(left)}" if left else ""
-        self.words = f"{words}{missing}"
-        self.done = done
+        scored, self.done, words = dict(finished), sum(map(_samples, finished.values())), []
+        if isinstance(stopped, ScoringInterrupted):  # within the passes over the current task
+            current = tasks[len(finished)].name
+            words.append(f"{current}: {stopped.words}")
+            self.done += stopped.done
+            if stopped.done:
+                scored[current] = stopped.scores
+        if left := [task.name for task in tasks if task.name not in scored]:
+            words.append(f"not started: {', '.join(left)}")
+        self.words = "; ".join(words)
         self.scores = _study(scored) if scored else xr.Dataset()
         KeyboardInterrupt.__init__(self, f"interrupted; {self.words}")
 
@@ -92,7 +104,7 @@ def score_tasks(
         model: as for `score_heads`.
         tokenizer: as for `score_heads`.
         tasks: tasks or anything that `load_task` accepts, as a mapping from names or as a list; or one `Task`, name or
-            path. All are loaded before the first one is scored.
+            path. All are loaded, encoded and checked before the first one is scored.
         out: a folder with one store for the scores of each task, `NAME.zarr`, which `open_scores` opens; run the same
             call again to resume. None: per-sample scores are not kept.
         on_progress: called with a `TasksProgress` before the first batch of each task and after each batch. None: a
@@ -109,26 +121,32 @@ def score_tasks(
         HeadnbError: as for `load_task` and `score_heads`, two tasks have the same name, or `out` is a store of scores.
         TasksInterrupted: on Ctrl-C; its `scores` is the study so far.
     """
-    known = inspect.signature(score_heads).parameters
-    for name in options.keys() - known.keys():
+    known = inspect.signature(score_heads).parameters.keys() - {"task"} | {"tasks"}
+    for name in options.keys() - known:
         raise UnknownKeywordError(str(unknown_name("argument of score_tasks", name, known)))
+    check_settings(**_named(options, *inspect.signature(check_settings).parameters))
     chosen = named_tasks(tasks)
     several_methods = not isinstance(options.get("method", ""), str)
     stores = _stores(out, chosen, "" if several_methods else ".zarr")
     finished: dict[str, xr.Dataset | MethodResults] = {}
-    for task, store in zip(chosen, stores, strict=True):
 
-        def report(progress: Progress) -> None:
-            if on_progress is not None:
-                on_progress(TasksProgress(chosen, dict(finished), progress))
+    def report(progress: Progress) -> None:
+        if on_progress is not None:
+            on_progress(TasksProgress(chosen, dict(finished), progress))
 
-        try:
-            finished[task.name] = score_heads(model, tokenizer, task, out=store, on_progress=report, **options)
-        except ScoringInterrupted as stopped:
-            scored = {**finished, task.name: stopped.scores} if stopped.done else finished
-            done = stopped.done + sum(map(_samples, finished.values()))
-            raise TasksInterrupted(chosen, scored, f"{task.name}: {stopped.words}", done) from None
+    try:
+        encoding = _named(options, "encoding", "max_length")
+        checked = [checked_task(model, tokenizer, task, **encoding) for task in chosen]
+        for one, store in zip(checked, stores, strict=True):
+            finished[one.task.name] = score_heads(model, tokenizer, one, out=store, on_progress=report, **options)
+    except KeyboardInterrupt as stopped:
+        raise TasksInterrupted(chosen, finished, stopped) from None
     return _study(finished)
+
+
+def _named(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the options that have one of the names."""
+    return {name: options[name] for name in names if name in options}
 
 
 def _samples(scores: xr.Dataset | MethodResults) -> int:
@@ -150,11 +168,16 @@ def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, .
     """Load tasks, each with a name of its own: the mapping's key, or else the task's own name.
 
     Raises:
-        HeadnbError: no task, two tasks with the same name, or as for `load_task`.
+        HeadnbError: no task, samples in place of tasks, two tasks with the same name, or as for `load_task`.
     """
     loaded: list[Task] = []
     if isinstance(tasks, (str, Path, Task)):
         tasks = [tasks]
+    is_list = isinstance(tasks, (list, tuple))
+    if any(map(_is_sample, tasks)) if is_list else is_source(tasks) and not isinstance(tasks, Mapping):
+        raise HeadnbError(
+            "these are the samples of one task: use score_heads(model, tokenizer, samples), or tasks={'name': samples}"
+        )
     sources = tasks.items() if isinstance(tasks, Mapping) else [(None, source) for source in tasks]
     for name, source in sources:
         task = source if isinstance(source, Task) else load_task(source)
@@ -165,6 +188,15 @@ def named_tasks(tasks: Mapping[str, object] | Sequence[object]) -> tuple[Task, .
     if repeated := [name for name in names if names.count(name) > 1]:
         raise HeadnbError(f"two tasks are called {repeated[0]!r}; give names: {{'first': ..., 'second': ...}}")
     return tuple(loaded)
+
+
+def _is_sample(source: object) -> bool:
+    """Whether this is one sample, not a source of samples."""
+    try:
+        read_row(source, "")
+    except HeadnbError:
+        return False
+    return True
 
 
 def task_study(scored: Mapping[str, xr.Dataset]) -> xr.Dataset:

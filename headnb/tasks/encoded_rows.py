@@ -59,7 +59,7 @@ def read_segments(row: Mapping[str, Any], where: str) -> list[Segment]:
 
     Raises:
         HeadnbError: an unsupported input, columns of different lengths, positions that neither increase by 1 nor
-            restart at 0, labels that contradict a mask, an invalid token id, or no answer.
+            restart at 0, labels that contradict a mask or the token ids, an invalid token id, or no answer.
     """
     check_no_extra_inputs(row, where)
     input_ids = integers(row["input_ids"], f"{where}: input_ids")
@@ -173,7 +173,13 @@ def _starts_by_positions(positions: Any, unmasked: list[int], length: int, where
 
 
 def _check_tokens(segment: Segment, where: str) -> None:
-    if any(token < 0 for token in segment.input_ids) or any(label < 0 and label != IGNORED for label in segment.labels):
-        raise HeadnbError(f"{where}: token ids must be 0 or more, and labels outside the answer {IGNORED}")
-    if any(token >= 2**31 for token in (*segment.input_ids, *segment.labels)):
+    if any(token < 0 for token in segment.input_ids):
+        raise HeadnbError(f"{where}: token ids must be 0 or more")
+    if any(token >= 2**31 for token in segment.input_ids):
         raise HeadnbError(f"{where}: a token id has more than 31 bits")
+    for index, (token, label) in enumerate(zip(segment.input_ids, segment.labels, strict=True)):
+        if label not in (IGNORED, token):
+            raise HeadnbError(
+                f"{where}: labels must equal input_ids or be {IGNORED}; headnb shifts them itself (token {index} is "
+                f"{token}, its label {label})"
+            )

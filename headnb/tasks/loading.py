@@ -98,7 +98,7 @@ class Task:
             if str(key) in map(str, self.ids):
                 kind = "numbers" if isinstance(key, str) else "text"
                 raise HeadnbError(f"the sample ids of {self.name} are {kind}, but {key!r:.60} is {type_name(key)}")
-            raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids[:20]))
+            raise unknown_name(f"sample of {self.name}", str(key), map(str, self.ids))
         return subset(self, [self.ids.index(key)])
 
     def with_shuffled_answers(self, seed: int = 0) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,9 +54,12 @@ def integers(values: Any, where: str) -> list[int]:
     """
     if hasattr(values, "tolist"):  # an array or a tensor
         values = values.tolist()
-    if not isinstance(values, Sequence) or not set(map(type, values)) <= {int, bool}:
-        raise HeadnbError(f"{where} must be a flat list of integers")
-    return [int(value) for value in values]
+    try:
+        if isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+            return [int(operator.index(value)) for value in values]  # `index` refuses floats and lists
+    except TypeError:
+        pass
+    raise HeadnbError(f"{where} must be a flat list of integers")
 
 
 def json_value(value: Any, where: str, depth: int = 0) -> Any:

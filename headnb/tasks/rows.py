@@ -51,8 +51,7 @@ class Rows:
         if self.form == "arrow":
             row = _without_none(self.rows[index])
             for name in self.narrow.keys() & row.keys():
-                if row[name] is not None:
-                    row[name] = float(str(self.narrow[name](row[name])))
+                row[name] = self._unwidened(name, row[name])
             return row
         if self.form != "custom":
             return self.rows[index]
@@ -61,6 +60,17 @@ class Rows:
         except Exception as error:
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise HeadnbError(f"{self.where(index)}: the data set's own transform fails ({reason})") from error
+
+    def column(self, name: str) -> list[Any] | None:
+        """The values of one column of a table or a data set; the other columns are not read. None for other rows."""
+        if self.form != "arrow" or name not in getattr(self.rows, "column_names", ()):
+            return None
+        table: Any = self.rows
+        return [self._unwidened(name, value) for value in table[name][:]]
+
+    def _unwidened(self, name: str, value: Any) -> Any:
+        """A value of a column, with the digits of its own type."""
+        return value if value is None or name not in self.narrow else float(str(self.narrow[name](value)))
 
     def where(self, index: int) -> str:
         """The name of a row in errors."""
@@ -79,12 +89,14 @@ def with_ids(rows: Rows, fields: Mapping[str, str] | None) -> Rows:
     """
     column = (fields or {}).get("id")
     count = len(rows.rows)
-    if column is not None:
+    ids = rows.column(column or "id")
+    if ids is None and column is not None:
         ids = [read_field(as_named_row(rows.row(i), rows.where(i)), "id", column, rows.where(i)) for i in range(count)]
-    elif not _may_have_ids(rows):
-        return rows  # avoids reading a whole data set
-    else:
+    elif ids is None and _may_have_ids(rows):
         ids = [(as_mapping(rows.row(i)) or {}).get("id") for i in range(count)]
+    if ids is None:
+        return rows  # avoids reading a whole data set
+    if column is None:
         without = [i for i, key in enumerate(ids) if key is None]
         if len(without) == len(ids):
             return rows

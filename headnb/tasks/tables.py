@@ -21,7 +21,7 @@ _BLOCK = 64  # rows that are converted together, which is faster
 
 
 class TableRows(Sequence[Any]):
-    """Rows of an Arrow table as dicts, converted when they are read.
+    """Rows of an Arrow table as dicts, converted when they are read; the values of a column by its name.
 
     Attributes:
         column_names: names of the columns.
@@ -40,6 +40,8 @@ class TableRows(Sequence[Any]):
         return int(self._table.num_rows)
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            return self._table[index].to_pylist()
         start = index - index % _BLOCK
         if start != self._start:
             self._start, self._block = start, self._table.slice(start, _BLOCK).to_pylist()

@@ -73,9 +73,9 @@ def test_generation_settings_of_a_checkpoint_are_ignored_and_restored():
 
 def test_a_text_is_cut_off_where_the_context_ends():
     model = build("gpt2", torch.float32)  # 64 learned positions
-    prompts = prompts_of(VOCABULARY, (61, 4, 58))
+    prompts = prompts_of(VOCABULARY, (61, 4, 58, 64))
     found = continue_greedily(model, TOKENIZER, prompts, 10)
-    assert [len(row.tokens) for row in found] == [3, 10, 6]
+    assert [len(row.tokens) for row in found] == [3, 10, 6, 1]
     assert [row.tokens for row in found] == [
         reference_continuation(model, row.prompt, len(row.tokens)) for row in found
     ]

@@ -114,6 +114,24 @@ def test_two_models_have_hooks_in_two_threads():
     assert "get_interface" not in ALL_ATTENTION_FUNCTIONS.__dict__
 
 
+def test_attention_functions_of_another_tool_run_and_stay(monkeypatch):
+    model, asked = build("llama"), []
+
+    def get_interface(name, eager):
+        asked.append(name)
+        return type(ALL_ATTENTION_FUNCTIONS).get_interface(ALL_ATTENTION_FUNCTIONS, name, eager)
+
+    monkeypatch.setattr(ALL_ATTENTION_FUNCTIONS, "get_interface", get_interface)
+    with scale_heads(model, {"L1H1": 0.0}), scale_heads(model, {"L0H1": 0.0}):
+        asked.clear()
+        model(TOKENS)
+    layers = model.config.num_hidden_layers
+    assert asked == ["sdpa"] * layers
+    assert ALL_ATTENTION_FUNCTIONS.get_interface is get_interface
+    model(TOKENS)
+    assert len(asked) == 2 * layers
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("L9H0", "layers L0 to L2"), ("L0H4", "4 heads"), ("3.10", "L3H10")],

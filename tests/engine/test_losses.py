@@ -41,6 +41,15 @@ def test_finding_heads_and_losses_takes_two_passes():
     assert len(passes) == 2
 
 
+@pytest.mark.parametrize("method", ["activation", "ablate-zero"])
+@pytest.mark.parametrize("vocabulary", [3, 5])
+def test_a_vocabulary_may_have_fewer_tokens_than_the_trial_passes(vocabulary, method):
+    model, samples = tiny_model(vocabulary=vocabulary), random_samples(vocabulary=vocabulary)
+    found = score_heads(model, None, token_task(samples), method=method)
+    expected = [float(mean_loss(model, sample)) for sample in samples]
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+
+
 class HalvedLogits(LlamaForCausalLM):
     """Changes the logits after the language-model head in a form unknown to headnb."""
 

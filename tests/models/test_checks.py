@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import accelerate
 import pytest
 from headnb import HeadnbError
+from headnb.models.checks import is_offloaded
 from headnb.models.loading import check_weights
+
+from tiny import tiny_model
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -20,3 +24,17 @@ def test_huge_but_finite_weights_are_sound(model):
     model.get_parameter("lm_head.weight").data.fill_(3e38)
     assert model.lm_head.weight.sum().isinf()
     assert check_weights(model) is None
+
+
+def test_a_model_is_offloaded_if_its_weights_are_elsewhere_until_they_are_needed(model, tmp_path):
+    assert not is_offloaded(model)
+    assert is_offloaded(accelerate.cpu_offload(tiny_model(), execution_device="cpu"))
+    assert is_offloaded(accelerate.disk_offload(tiny_model(), tmp_path, execution_device="cpu"))
+    assert not is_offloaded(tiny_model().to("meta"))
+
+
+def test_hooks_that_only_move_inputs_between_devices_do_not_offload(model):
+    accelerate.hooks.attach_align_device_hook(model, execution_device="cpu")  # as device_map="auto" on several devices
+    accelerate.hooks.add_hook_to_module(model, accelerate.hooks.AlignDevicesHook(io_same_device=True))
+    assert hasattr(model, "_hf_hook")
+    assert not is_offloaded(model)

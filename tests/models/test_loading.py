@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 
 import pytest
 import torch
@@ -196,6 +198,22 @@ def test_unknown_model_says_what_was_tried_and_does_not_wait(name, message):
 def test_adapter_of_the_hub_without_a_network(folder):
     with pytest.raises(HeadnbError, match="unknown model 'somebody/lora'"):
         load_model(folder, adapter="somebody/lora")
+
+
+@pytest.mark.usefixtures("no_network")
+def test_adapter_of_the_hub_in_place_of_a_model_says_how_to_load_it(adapter, folder, input_ids, tmp_path, monkeypatch):
+    path, logits = adapter
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "models--somebody--lora"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(path, cached / "snapshots" / ("0" * 40))
+    call = f"load_model({str(folder)!r}, adapter='somebody/lora')"
+    with pytest.raises(HeadnbError, match=re.escape(f"somebody/lora is an adapter, not a model: {call}")):
+        load_model("somebody/lora")
+    loaded, _ = load_model(folder, adapter="somebody/lora")
+    torch.testing.assert_close(loaded(input_ids).logits, logits, rtol=0, atol=0)
+    assert model_name(loaded) == "tiny + somebody/lora"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -124,6 +124,24 @@ def test_generation_leaves_the_model_as_before_when_stopped():
     assert model.generation_config.to_dict() == generation
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "tokens", "options", "message"),
+    [
+        (None, 3, {}, "generate_both needs the model's tokenizer"),
+        (TOKENIZER, 3, {"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        (TOKENIZER, 3, {"max_new_tokens": -1}, "max_new_tokens must be at least 1, not -1"),
+        (TOKENIZER, 65, {}, "a prompt has 65 tokens, more than the model's context of 64"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_what_cannot_be_generated_is_refused(name, tokenizer, tokens, options, message):
+    model = build(name, torch.float32)
+    model.config.max_position_embeddings = 64
+    rows = [{"input_ids": [5] * (tokens + 1), "labels": [-100] * tokens + [5]}]
+    with pytest.raises(HeadnbError, match=message):
+        generate_both(model, tokenizer, rows, "L0H1", **options)
+
+
 def test_progress_counts_samples_up_to_their_number():
     seen = []
     ablate(tiny_model(), TOKENIZER, TEXT, "L0H1", on_progress=lambda done, total: seen.append((done, total)))

@@ -160,7 +160,14 @@ def test_a_store_of_other_steps_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"stepps": 3}, "did you mean 'steps'"), ({"steps": 0}, "above 0"), ({"steps": 1.5}, "an integer above 0")],
+    [
+        ({"stepps": 3}, "did you mean 'steps'"),
+        ({3: 3}, "unknown option of attattr '3'"),
+        ({"steps": 0}, "steps must be above 0, not 0"),
+        ({"steps": 1.5}, "steps must be a whole number, not 1.5"),
+        ({"steps": True}, "steps must be a whole number, not True"),
+        (["steps"], r"options must be a dict of names and values, such as \{'steps': 50\}, not \['steps'\]"),
+    ],
 )
 def test_options_that_do_not_exist_are_refused(options, message):
     with pytest.raises(HeadnbError, match=message):

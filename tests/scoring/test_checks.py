@@ -1,17 +1,22 @@
-"""Left padding is refused for models whose scores it changes, and for no others."""
+"""Models, tokenizers and samples that do not fit are refused; left padding only where it changes scores."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from headnb import HeadnbError, score_heads
-from headnb.engine.batching import collate
+from headnb import HeadnbError, head_roles, score_heads, score_tasks
+from headnb.engine.batching import SIDES, collate
 from headnb.engine.tokenization import EncodedSample
+from headnb.scoring.ablation import ablate, generate_both
+from headnb.scoring.attention import head_attention
 from headnb.scoring.gradient import activation, gradient_scorer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import LLAMA_LIKE, VOCABULARY, build, randomize
+from tiny import tiny_model, tiny_tokenizer
 
 RANDOM = np.random.default_rng(0)
 SAMPLES = [
@@ -76,8 +81,39 @@ def test_left_padding_is_allowed_where_scores_stay_right(name, dtype):
     assert np.linalg.norm(left - right) < rounding * np.linalg.norm(right)
 
 
+def test_without_gradients_left_padding_is_checked_by_a_method_that_needs_none():
+    without = SimpleNamespace(is_trainable=False, quantization_config=SimpleNamespace(quant_method="mxfp4"))
+    wrong, right = scorer("bart", torch.float32).model, build("llama")
+    wrong.hf_quantizer = right.hf_quantizer = without
+    with pytest.raises(HeadnbError, match="use padding_side='right'"):
+        score_heads(wrong, None, TASK, method="output-norm", padding_side="left")
+    left, whole = (score_heads(right, None, TASK, method="output-norm", padding_side=side) for side in SIDES)
+    np.testing.assert_allclose(left.score, whole.score, rtol=1e-5)
+
+
 def test_samples_of_one_length_need_no_padding_on_any_side():
     model = scorer("bart", torch.float32).model
     left, right = (score_heads(model, None, TASK[:1] * 3, padding_side=side).score for side in ("left", "right"))
     assert left.shape == (3, 2, 4)  # bart's config counts encoder layers, which this model does not have
     assert np.allclose(left, right, rtol=1e-5)
+
+
+CALLS = {
+    "score_heads": score_heads,
+    "score_tasks": lambda model, tokenizer, task: score_tasks(model, tokenizer, {"first": TASK, "second": task}),
+    "ablate": lambda model, tokenizer, task: ablate(model, tokenizer, task, "L0H1"),
+    "generate_both": lambda model, tokenizer, task: generate_both(model, tokenizer, task, "L0H1"),
+    "head_attention": lambda model, tokenizer, task: head_attention(model, tokenizer, task, "L0H1"),
+    "head_roles": lambda model, tokenizer, task: head_roles(model, tokenizer, task, length=8),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_unfit_models_and_tokens_are_one_line_in_every_call(call):
+    unknown = [{"input_ids": [1, 999, 5], "labels": [-100, -100, 5]}]
+    with pytest.raises(HeadnbError, match="token id 999, but the model's vocabulary has 320 tokens"):
+        CALLS[call](tiny_model(), tiny_tokenizer(), unknown)
+    with pytest.raises(HeadnbError, match="the first argument is str, not a model"):
+        CALLS[call]("smollm2-135m", tiny_tokenizer(), TASK)
+    with pytest.raises(HeadnbError, match="the second argument is str, not a tokenizer"):
+        CALLS[call](tiny_model(), "smollm2-135m", TASK)

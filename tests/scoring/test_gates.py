@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from headnb import open_scores, score_heads
+from headnb.engine.batching import pack
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
 from headnb.scoring import gates
@@ -153,6 +154,18 @@ def test_gates_do_not_depend_on_the_token_budget(budget):
     whole = score_heads(model, None, TASK, method="gates", options=FEW)
     found = score_heads(model, None, TASK, method="gates", options=FEW, batch_tokens=budget)
     np.testing.assert_allclose(found.gate, whole.gate, atol=1e-3)
+
+
+def test_packed_rows_on_a_cpu_have_the_limit_of_other_methods(monkeypatch):
+    task, sizes = token_task(random_samples([90] * 20)), []
+
+    def packed(samples):
+        sizes.append(sum(map(len, samples)))
+        return pack(samples)
+
+    monkeypatch.setattr(gates, "pack", packed)
+    score_heads(tiny_model(), None, task, method="gates", options={"steps": 1, "samples": 20})
+    assert sizes == [11 * 90, 9 * 90] * 3  # three fits; at most 1024 tokens
 
 
 def stop_at(step):

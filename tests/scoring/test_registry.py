@@ -44,6 +44,19 @@ def test_a_new_method_has_its_unit_and_label_wherever_its_results_are_shown(monk
     assert (changed["quantity"], changed["units"]) == ("change in drop of evidence", "bits")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", True, 0, -0.5])
+@pytest.mark.parametrize("name", ["learning_rate", "penalty"])
+def test_options_are_finite_numbers_above_0(name, value):
+    with pytest.raises(HeadnbError, match=f"^{name} must be "):
+        registry.find_method("gates").settings({name: value})
+
+
+def test_numbers_of_numpy_are_options_as_python_numbers():
+    settings = registry.find_method("gates").settings({"steps": np.int64(2), "penalty": np.float32(0.5), "samples": 3})
+    assert settings == {"steps": 2, "samples": 3, "learning_rate": 1.0, "penalty": 0.5}
+    assert [type(value) for value in settings.values()] == [int, int, float, float]
+
+
 @pytest.mark.parametrize("name", registry._METHODS)
 def test_scores_that_were_written_before_units_were_keep_theirs(name):
     """Earlier versions stored no label, and no unit for methods in nats."""

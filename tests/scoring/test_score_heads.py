@@ -22,7 +22,7 @@ from headnb.scoring.progress import ScoringInterrupted
 
 from forks import exit_code
 from scoring_samples import BUDGET, LENGTHS, TASK, same_scores, stop_after
-from tiny import tiny_model
+from tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture
@@ -352,6 +352,24 @@ def test_packing_is_refused_where_samples_would_mix():
         score_heads(model, None, TASK, packed=True)
 
 
+class Processor:
+    """Like the processors of transformers, which are callable and hold a tokenizer."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, text):
+        return self.tokenizer(text)
+
+
+class Wrapper(torch.nn.Module):
+    """A module around a model that shows its configuration only."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -365,6 +383,10 @@ def test_packing_is_refused_where_samples_would_mix():
         ({"model": "smollm2-135m"}, "the first argument is str, not a model"),
         ({"model": (1, 2)}, "the first argument is tuple, not a model"),
         ({"tokenizer": "gpt2"}, "the second argument is str, not a tokenizer"),
+        ({"tokenizer": lambda texts: texts}, "the second argument is function, not a tokenizer"),
+        ({"tokenizer": tiny_tokenizer().backend_tokenizer}, "the second argument is Tokenizer, not a tokenizer"),
+        ({"tokenizer": Processor(tiny_tokenizer())}, "is Processor, not a tokenizer; give its attribute tokenizer"),
+        ({"model": Wrapper(tiny_model())}, "the first argument is Wrapper, not a model"),
         (
             {"task": [{"input_ids": [1, 999], "labels": [-100, 999]}]},
             "sample 0 has token id 999, but the model's vocabulary has 320",

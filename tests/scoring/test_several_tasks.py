@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datasets
 import headnb
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from headnb.display.live_tasks import tasks_state
 from headnb.display.payload import payload
 from headnb.errors import HeadnbError
-from headnb.scoring import one_pass
+from headnb.scoring import one_pass, run
 from headnb.scoring.several_tasks import TasksInterrupted
 
 from ipython_shells import PAIRS
@@ -84,6 +86,15 @@ def test_a_folder_that_is_a_store_is_refused(model, tokenizer, tmp_path):
         ([PAIRS, "gsm_symbolc"], "did you mean 'gsm_symbolic'"),
         ([PAIRS, PAIRS], "two tasks are called 'samples'"),
         ([], "at least one task"),
+        (
+            {"fits": PAIRS, "no": [{"input_ids": [1, 999], "labels": [-100, 999]}]},
+            "token id 999, but the model's vocabulary",
+        ),
+        ({"fits": PAIRS, "long": [("a " * 600, "b")]}, "of long has .* more than the model's context of 512"),
+        (PAIRS, r"the samples of one task: use score_heads\(model, tokenizer, samples\), or tasks=\{'name': samples\}"),
+        ([{"prompt": "a", "completion": "b"}], "the samples of one task"),
+        (pd.DataFrame(PAIRS, columns=["prompt", "completion"]), "the samples of one task"),
+        (datasets.Dataset.from_list([{"prompt": "a", "completion": "b"}]), "the samples of one task"),
     ],
 )
 def test_a_wrong_task_is_found_before_anything_is_scored(model, tokenizer, tasks, said, monkeypatch):
@@ -125,6 +136,32 @@ def test_an_interrupt_keeps_the_tasks_and_samples_that_are_scored(model, tokeniz
     assert list(study["task"].values) == ["long", "short"]
     assert list(study["samples"].values) == [4, 1]
     assert "Stopped early: 1 of 3 samples" in study.heads.grid().payload["panels"][1]["notes"][0]
+
+
+@pytest.mark.parametrize("where", ["weights_fingerprint", "make_scorers"])
+def test_an_interrupt_between_the_passes_keeps_the_finished_tasks(model, tokenizer, monkeypatch, where):
+    """Such as while the heads of the model are found, or while its weights are hashed."""
+    original, calls = getattr(run, where), []
+
+    def interrupted_in_the_second_task(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(run, where, interrupted_in_the_second_task)
+    with pytest.raises(TasksInterrupted) as stopped:
+        headnb.score_tasks(model, tokenizer, {**TASKS, "last": PAIRS})
+    assert stopped.value.words == "not started: short, last"
+    assert stopped.value.done == 4
+    np.testing.assert_array_equal(stopped.value.scores["level"][0], alone(model, tokenizer, "long").heads.pattern())
+    assert list(stopped.value.scores["task"].values) == ["long"]
+
+
+@pytest.mark.parametrize("name", ["task", "tasks_", "metod"])
+def test_an_unknown_argument_is_named(model, tokenizer, name):
+    with pytest.raises(HeadnbError, match=f"unknown argument of score_tasks '{name}'"):
+        headnb.score_tasks(model, tokenizer, TASKS, **{name: "x"})
 
 
 def test_lists_of_results_are_labelled_by_what_tells_them_apart():

@@ -144,6 +144,14 @@ def test_a_sample_is_found_by_an_id_of_the_right_kind():
         load_task([{"id": "3", "prompt": "a", "completion": "b"}]).only(3)
 
 
+def test_an_unknown_id_is_compared_with_all_ids():
+    task = load_task([{"id": f"q{i}", "prompt": "a", "completion": "b"} for i in range(1000)])
+    with pytest.raises(HeadnbError, match=r"did you mean .*'q990'"):
+        task.only("q9900")
+    with pytest.raises(HeadnbError, match=r"known: q0, q1, .* and 988 more"):
+        task.only("zebra")
+
+
 def test_a_folder_with_links_to_itself_or_thousands_of_files_is_refused_before_it_is_searched(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     for name in "bcd":

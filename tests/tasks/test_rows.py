@@ -65,11 +65,18 @@ ONE_SAMPLE = {
 }
 
 
-@pytest.mark.parametrize("form", ["list", "array", "tensor", "batch encoding", "dataset", "jsonl"])
+@pytest.mark.parametrize(
+    "form", ["list", "array", "tensor", "list of numpy", "list of tensors", "batch encoding", "dataset", "jsonl"]
+)
 @pytest.mark.parametrize("row", ONE_SAMPLE)
 def test_masked_positions_are_dropped(row, form, jsonl):
     made = ONE_SAMPLE[row]
-    convert = {"array": np.array, "tensor": torch.tensor}.get(form, list)
+    convert = {
+        "array": np.array,
+        "tensor": torch.tensor,
+        "list of numpy": lambda values: [np.int64(value) for value in values],
+        "list of tensors": lambda values: list(torch.tensor(values)),
+    }.get(form, list)
     rows = [{name: convert(value) if isinstance(value, list) else value for name, value in made.items()}]
     source = {
         "batch encoding": [BatchEncoding(made)],
@@ -124,6 +131,10 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"attention_mask": [1, 1]}, r"5 input_ids but 2 entries in attention_mask"),
         ({"attention_mask": [1, 1, 2, 2, 2]}, r"attention_mask may contain only 0 and 1"),
         ({"attention_mask": [[1] * 5]}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": [1.0] * 5}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": "11111"}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": b"\1\1\1\1\1"}, r"attention_mask must be a flat list of integers"),
+        ({"attention_mask": [np.float64(1)] * 5}, r"attention_mask must be a flat list of integers"),
         ({"attention_mask": [0] * 5}, r"no token has a label"),
         ({"position_ids": [0, 1, 3, 4, 5]}, r"must increase by 1 or restart at 0 \(token 2 has 3\)"),
         ({"position_ids": [2, 3, 4, 5, 6]}, r"must increase by 1 or restart at 0 \(token 0 has 2\)"),
@@ -134,6 +145,11 @@ def test_samples_of_a_packed_row_without_an_answer_are_left_out():
         ({"seq_lengths": [2, 3], "position_ids": [0, 1, 2, 3, 4]}, r"seq_lengths and position_ids disagree"),
         ({"completion_mask": [0, 0, 0, 1, 1]}, r"labels are set where completion_mask is 0"),
         ({"assistant_masks": [0, 0, 0, 1, 1]}, r"labels are set where assistant_masks is 0"),
+        ({"labels": [-100, 12, 13, 14, -100]}, r"labels must equal input_ids or be -100; headnb shifts them itself"),
+        (
+            {"labels": [-100, -100, 12, 13, -1]},
+            r"labels must equal input_ids or be -100.*\(token 4 is 14, its label -1\)",
+        ),
         ({"inputs_embeds": [[0.5]]}, r"has 'inputs_embeds', which is not supported"),
         ({"pixel_values": [[0.5]]}, r"has 'pixel_values', which is not supported"),
         ({"token_type_ids": [0, 0, 1, 1, 1]}, r"has 'token_type_ids', which is not supported"),

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("nothing_outside")
         ([b'{"prompt": "\\ud800", "completion": "b"}'], r"unpaired surrogate \(position 0\)"),
         ([{"input_ids": [1, 2]}], r"neither 'labels' nor 'completion_mask'"),
         ([{"input_ids": [1, 2], "labels": [1]}], r"2 input_ids but 1 labels"),
-        ([{"input_ids": [1, 2], "labels": [2, -100]}], r"no token has a label"),
+        ([{"input_ids": [1, 2], "labels": [1, -100]}], r"no token has a label"),
         ([{"input_ids": [[1, 2]], "labels": [[1, 2]]}], r"flat list of integers"),
         ([{"input_ids": [1, -5], "labels": [1, 2]}], r"0 or more"),
         ([{"id": 1.5, "prompt": "a", "completion": "b"}], r"the id of sample 0 is a float"),

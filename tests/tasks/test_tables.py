@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from headnb import HeadnbError
 from headnb.tasks.loading import Sample, TokenSample, load_task
+from headnb.tasks.rows import Rows
 from headnb.tasks.sources import is_source
 
 from mock_datasets import mock_load_dataset
@@ -95,6 +96,29 @@ def test_decimals_are_text_and_ids():
         load_task([{"a": Decimal("NaN")}], fields={"prompt": "a", "completion": "a"})
     with pytest.raises(HeadnbError, match=r"the id of sample 0 is a Decimal"):
         load_task([{"id": Decimal("NaN"), "prompt": "a", "completion": "b"}])
+
+
+@pytest.mark.parametrize("fields", [None, {"id": "key"}])
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table, datasets.Dataset.from_dict])
+def test_ids_are_read_without_the_other_columns_of_all_rows(make, fields, monkeypatch):
+    columns = {"prompt": [f"p{i}" for i in range(300)], "completion": ["a"] * 300}
+    source = make(columns | {"id": list(range(1000, 1300)), "key": [f"k{i}" for i in range(300)]})
+    read, row = [], Rows.row
+
+    def counted(rows, index):
+        read.append(index)
+        return row(rows, index)
+
+    monkeypatch.setattr(Rows, "row", counted)
+    task = load_task(source, n=3, fields=fields)
+    assert len(read) == 3
+    assert task.ids == tuple(f"k{i}" if fields else 1000 + i for i in read)
+    assert [sample.prompt for sample in task.samples] == [f"p{i}" for i in read]
+
+
+def test_ids_of_narrow_floats_are_their_whole_numbers():
+    ids = pa.array([1.0, 16777216.0], pa.float32())
+    assert load_task(pa.table({"id": ids, "prompt": ["a", "b"], "completion": ["c", "d"]})).ids == (1, 16777216)
 
 
 @pytest.mark.parametrize("library", [pd, pl])
