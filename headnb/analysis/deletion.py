@@ -23,16 +23,16 @@ from headnb.display.charts.plots import trajectory
 from headnb.engine.hooks import find_heads, frozen, input_device
 from headnb.engine.interventions import mean_outputs
 from headnb.engine.losses import find_loss_computer
-from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
+from headnb.scoring.checks import checked_task
 from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.scoring.run import score_heads
 from headnb.stats.seeds import seed_of_task
 from headnb.stats.significance import crossed_intervals
-from headnb.tasks.loading import Task, load_task, subset
+from headnb.tasks.loading import subset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from headnb.analysis.head_choice import HeadIndex
     from headnb.engine.tokenization import EncodedTask, EncodingName
     from headnb.stats.descriptive import Array
+    from headnb.tasks.loading import Task
 
     Indices = NDArray[np.intp]
 
@@ -188,8 +189,7 @@ def deletion_curve(
     """
     level = checked_level(level)
     _check_removals(ks, draws, replacements)
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     with model_lock(model):
         scores: xr.Dataset
         if isinstance(by, str):

@@ -24,11 +24,10 @@ from headnb.engine.losses import batch_context, find_loss_computer
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.partial_forward import decoder_layers
 from headnb.engine.threads import this_thread_only
-from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
-from headnb.tasks.loading import Task, load_task
+from headnb.scoring.checks import checked_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.batching import Batch
     from headnb.engine.tokenization import EncodedSample, EncodingName
+    from headnb.tasks.loading import Task
 
 MAX_SAMPLES = 256  # vectors of all layers are in memory at once: 134 MB for 32 layers of width 4096
 
@@ -73,8 +73,7 @@ def layer_grams(
         UnknownLayersError: the model's decoder layers cannot be identified.
         HeadnbError: bad input.
     """
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     samples, ids = encoded.samples[:MAX_SAMPLES], list(encoded.ids[:MAX_SAMPLES])
     with model_lock(model), frozen(model):
         vectors = _layer_vectors(model, samples, batch_tokens)

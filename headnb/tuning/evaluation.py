@@ -20,12 +20,12 @@ from headnb.engine.losses import find_loss_computer
 from headnb.engine.packing import max_batch_tokens
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.locks import model_lock
 from headnb.models.provenance import weights_source
+from headnb.scoring.checks import checked_task
 from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
-from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import IGNORED
 from headnb.tuning.answers import NO_ANSWER, find_answer_form
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from headnb.engine.tokenization import EncodedSample, EncodedTask, EncodingName
+    from headnb.tasks.loading import Task
     from headnb.tasks.samples import Id
     from headnb.tuning.answers import AnswerForm, Reader
 
@@ -91,8 +92,7 @@ def evaluate(
     """
     level = checked_level(level, "level")
     _check_counts(max_new_tokens=max_new_tokens, batch_size=batch_size)
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     total = len(encoded.samples)
     questions = _questions(task, tokenizer, encoded, encoding)
     form = find_answer_form(answer, task.name, [question.completion for question in questions]) if questions else None

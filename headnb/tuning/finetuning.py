@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from headnb.call_checks import MAX_TRAINING_SEED, check_arguments, checked_seed
 from headnb.engine.hooks import find_heads, frozen
 from headnb.engine.packing import check_packed_training
-from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, warn_user
 from headnb.hub import user_path
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.scoring.ablation import checked_heads
+from headnb.scoring.checks import checked_task
 from headnb.scoring.progress_bars import Shown, with_progress_bar
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.locks import write_lock
@@ -173,7 +173,7 @@ def finetune(
     budget = BUDGET if budget is None and every is None and tracked else budget
     counts: dict[str, Any] = {"every": every, "samples": samples, "budget": budget}
     callback = HeadScoreCallback(tracked, tokenizer=tokenizer, online=online, **counts, **scoring)
-    encoded = encode_task(train, tokenizer, encoding=encoding, max_length=max_length, context=context_length(model))
+    encoded = checked_task(model, tokenizer, train, encoding=encoding, max_length=max_length).encoded
 
     settings.check_packing()
     if online:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from headnb.call_checks import UnknownKeywordError
 from headnb.engine.hooks import input_device
 from headnb.errors import HeadnbError, optional_import, unknown_name, warn_user
+from headnb.scoring.checks import check_loaded
 from headnb.tuning.trackers import TRACKERS
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ def check_model(model: Any, tokenizer: Any, *, inplace: bool) -> None:
         raise HeadnbError(
             f"the first argument is {type(model).__name__}, not a model; load_model(id) returns model and tokenizer"
         )
-    if not callable(tokenizer):
-        raise HeadnbError(f"the second argument is {type(tokenizer).__name__}, not the model's tokenizer")
+    check_loaded(model, tokenizer)
+    if tokenizer is None:
+        raise HeadnbError("finetune needs the model's tokenizer")
     if _is_quantized(model):
         if inplace:
             raise HeadnbError("the weights of a quantized model cannot be tuned; omit inplace=True to train adapters")

@@ -7,7 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from headnb import HeadnbError, head_roles, score_heads, score_tasks
+from headnb import (
+    HeadnbError,
+    deletion_curve,
+    evaluate,
+    finetune,
+    head_roles,
+    sample_features,
+    score_heads,
+    score_tasks,
+)
+from headnb.analysis.representations import layer_grams
 from headnb.engine.batching import SIDES, collate
 from headnb.engine.tokenization import EncodedSample
 from headnb.scoring.ablation import ablate, generate_both
@@ -105,6 +115,11 @@ CALLS = {
     "generate_both": lambda model, tokenizer, task: generate_both(model, tokenizer, task, "L0H1"),
     "head_attention": lambda model, tokenizer, task: head_attention(model, tokenizer, task, "L0H1"),
     "head_roles": lambda model, tokenizer, task: head_roles(model, tokenizer, task, length=8),
+    "evaluate": evaluate,
+    "finetune": lambda model, tokenizer, task: finetune(model, tokenizer, task, steps=1, track=[]),
+    "deletion_curve": lambda model, tokenizer, task: deletion_curve(model, tokenizer, task, ks=[1]),
+    "sample_features": sample_features,
+    "layer_grams": layer_grams,
 }
 
 

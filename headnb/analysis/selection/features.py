@@ -15,15 +15,14 @@ from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.decoders import decoder_of
 from headnb.engine.hooks import frozen, input_device
-from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
-from headnb.models.checks import context_length, model_name
+from headnb.models.checks import model_name
 from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.locks import model_lock
 from headnb.models.restore import restore_model
+from headnb.scoring.checks import checked_task
 from headnb.storage.files import read_dataset, write_dataset
-from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from headnb.engine.tokenization import EncodedSample
     from headnb.stats.descriptive import Array
+    from headnb.tasks.loading import Task
 
 
 @check_arguments
@@ -85,8 +85,7 @@ def sample_features(
     if dimensions < 1:
         raise HeadnbError(f"dimensions must be at least 1, not {dimensions}")
     checkpoints = [] if warmup is None else read_checkpoints(user_path(warmup))
-    task = task if isinstance(task, Task) else load_task(task)
-    encoded = encode_task(task, tokenizer, max_length=max_length, context=context_length(model))
+    task, encoded = checked_task(model, tokenizer, task, max_length=max_length)
     with model_lock(model):
         attrs: dict[str, Any] = {"model_fingerprint": weights_fingerprint(model), "method": kind}
         if not kind.startswith("embedding"):
