@@ -97,7 +97,7 @@ def continual_section(result: Forgetting) -> Section:
     rise, moved = continual_charts(result)
     return Section(
         "Continual learning",
-        "Are earlier tasks forgotten, and do head patterns predict which?",
+        "Are earlier tasks forgotten, and how far do their head patterns move?",
         Finding(
             answer.verdict,
             f"{headline}: backward transfer {signed_text(result.transfer)} nats.",

@@ -110,7 +110,7 @@ def test_planted_forgetting_is_found_and_so_is_its_absence() -> None:
     assert "No evidence that earlier tasks are forgotten" in next(one for one in found if one.supported is None).verdict
 
 
-def test_association_is_found_only_where_patterns_move_with_losses() -> None:
+def test_association_is_high_only_where_patterns_move_with_losses() -> None:
     order = [f"t{place}" for place in range(7)]
     rng = np.random.default_rng(3)
     rises = rng.gamma(2, 0.2, (8, 7))
@@ -131,11 +131,10 @@ def test_association_is_found_only_where_patterns_move_with_losses() -> None:
 
     along = forgetting(order, [run(seed, losses) for seed in range(2)]).association
     assert along.value > 0.5
-    assert along.p < 0.05
     assert along.low <= along.value <= along.high + 0.05
     unrelated = np.cumsum(np.random.default_rng(5).gamma(2, 0.2, (8, 7)), axis=0)
     apart = forgetting(order, [run(seed, unrelated) for seed in range(2)]).association
-    assert apart.p > 0.05
+    assert abs(apart.value) < 0.5
 
 
 def test_too_few_pairs_give_no_correlation() -> None:
@@ -182,15 +181,14 @@ def test_scores_of_two_revisions_are_refused() -> None:
         forgetting(ORDER, [old + new])
 
 
-def test_four_tasks_have_too_few_permutations_for_a_test() -> None:
-    """3! 2! = 12 permutations: a two-sided p-value is at least 1 / 12."""
+def test_correlation_with_the_loss_is_described_and_not_tested() -> None:
+    """The steps of one task share its drift, so pairs of a step and a task are not independent."""
     found = found_of()
     rho = found.association
-    assert np.isnan(rho.p)
     assert rho.low <= rho.value <= rho.high
-    assert "was not tested for a correlation" in found.verdict
-    assert "too few permutations of 4 tasks for a test" in found.verdict
-    assert "nan" not in found.verdict
+    assert "it was not tested" in found.verdict
+    assert "p = " not in found.verdict
+    assert set(found.to_dict()["association"]) == {"value", "low", "high", "pairs"}
 
 
 def test_a_task_learned_twice_is_refused() -> None:
