@@ -10,6 +10,7 @@ from headnb.analysis.trajectories import FEWEST_STEPS
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
+from headnb.experiments.fair.decision import ABSENT
 from headnb.experiments.findings import (
     changes_of,
     combinations_of,
@@ -36,6 +37,7 @@ from headnb.stats.score_statistics import CONCENTRATION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from headnb.analysis.composition.evidence import CompositionEvidence
     from headnb.analysis.composition.fit import CombinationFit
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.task_specificity import Specificity
@@ -175,7 +177,10 @@ def composition_section(run: Run, target: str, basics: Sequence[str], papers: Ma
 
 
 def composition_answer(fit: CombinationFit, share: float, power: float) -> Answer:
-    """Found if composition is supported; not found if this study would have detected it (`share`, `power`)."""
+    """Found if composition is supported; not found if no level of evidence is reached and composition is excluded.
+
+    It is excluded if this study would have detected it (`share`, `power`) and the upper limit of the gain is low.
+    """
     evidence = fit.evidence
     if fit.supported:
         return Answer(FOUND, f"Level of evidence: {evidence.level}.")
@@ -187,9 +192,25 @@ def composition_answer(fit: CombinationFit, share: float, power: float) -> Answe
             "The part of the change that the patterns before fine-tuning do not explain is too noisy (reliability "
             f"{fixed(evidence.change.reliability)}). More samples or training runs are needed.",
         )
-    if evidence.level and evidence.change.excess is None:
-        return Answer(UNDECIDED, f"Level of evidence: {evidence.level}. The next level needs {evidence.missing}.")
-    return answer_of_power(power, share)
+    if evidence.level:
+        return Answer(UNDECIDED, f"Level of evidence: {evidence.level}. {_not_shown(evidence)}")
+    answer, gain = answer_of_power(power, share), evidence.change.gain
+    if answer.verdict == NOT_FOUND and not gain.high < ABSENT:
+        return Answer(
+            UNDECIDED, f"The upper limit of the gain is not below {ABSENT:g}, so composition is not excluded."
+        )
+    return answer
+
+
+def _not_shown(evidence: CompositionEvidence) -> str:
+    """What is not shown beyond the level of evidence that is reached, in one sentence."""
+    change = evidence.change
+    if change is None or change.excess is None:
+        return f"The next level needs {evidence.missing}."
+    if not change.has_excess:
+        return "The basic tasks are not shown to explain more than other tasks do."
+    missing = [name for name in evidence.basics if name not in change.contributing]
+    return f"No unique contribution is shown for {join_names(missing)}."
 
 
 def _composition_numbers(
