@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.verdict import UNCENTRED, join_names
-from headnb.analysis.trajectories import FEWEST_STEPS
+from headnb.analysis.trajectories import FEWEST_STEPS, SHARP
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
@@ -15,6 +15,7 @@ from headnb.experiments.findings import (
     changes_of,
     combinations_of,
     detection_power,
+    measured_runs,
     pairs_of,
     progress_of,
     training_curves,
@@ -24,12 +25,12 @@ from headnb.experiments.findings import (
 from headnb.experiments.summaries import forms_table
 from headnb.experiments.verdicts import (
     GINI,
-    SPEED,
     Answer,
     Effect,
     answer_of_cases,
     answer_of_power,
     answer_of_test,
+    answer_of_verdicts,
 )
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES, fixed
 from headnb.stats.score_statistics import CONCENTRATION
@@ -41,14 +42,16 @@ if TYPE_CHECKING:
     from headnb.analysis.composition.fit import CombinationFit
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.task_specificity import Specificity
+    from headnb.analysis.trajectories import Trajectory
+    from headnb.display.report import Verdict
     from headnb.experiments.folder import Run
 
 BOTH = ["before", "after"]
 RAPID = "Rapid change"
 RAPID_STARTS = {
-    FOUND: "Patterns change faster in early steps than in later steps",
+    FOUND: "Patterns change sharply in early steps",
     NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
-    UNDECIDED: "It is undecided whether patterns change faster in early steps than in later steps",
+    UNDECIDED: "It is undecided whether patterns change sharply in early steps",
 }
 EVIDENCE = "Evidence: fractions of the error that remains after the patterns before fine-tuning, with one-sided limits"
 
@@ -235,10 +238,14 @@ def rapid_section(run: Run) -> Section:
         return Section(RAPID, question, Finding(UNDECIDED, f"{RAPID_STARTS[UNDECIDED]}.", reason))
     trajectories = trajectories_of(run)
     means = trajectory_table(trajectories)
-    speeds = [of_run.early_speed for of_run in trajectories.values()]
-    answer = answer_of_cases([Effect(speed.low - 1, speed.high - 1) for speed in speeds], SPEED, "training runs")
+    undecided = (
+        f"the 95 % interval of the early speed is missing or reaches values between 1/{SHARP} and {SHARP}, which "
+        "dividing by the mean over heads may cause, or the loss reaches half of its change first"
+    )
+    answer = answer_of_verdicts(map(rapid_verdict, trajectories.values()), "training runs", undecided)
     samples = float(means["samples at half-change"].mean())
-    half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
+    measured = measured_runs(trajectories)
+    half = f"half of the change is reached after {samples:.0f} samples{measured}" if math.isfinite(samples) else ""
     return Section(
         RAPID,
         question,
@@ -247,9 +254,9 @@ def rapid_section(run: Run) -> Section:
             ": ".join(filter(None, (RAPID_STARTS[answer.verdict], half))) + ".",
             answer.reason,
             (
-                Number("half-change step", float(means["half-change step"].mean())),
-                Number("samples at half-change", samples),
-                Number("90 % step", float(means["90 % step"].mean())),
+                Number(f"half-change step{measured}", float(means["half-change step"].mean())),
+                Number(f"samples at half-change{measured}", samples),
+                Number(f"90 % step{measured}", float(means["90 % step"].mean())),
                 Number("parameter distance (relative)", float(means["parameter distance"].mean())),
             ),
         ),
@@ -262,3 +269,14 @@ def rapid_section(run: Run) -> Section:
         ),
         tables=(Table.of(means, "Mean over seeds; scale-free patterns"),),
     )
+
+
+def rapid_verdict(course: Trajectory) -> Verdict:
+    """Found if a scale-free pattern changes sharply in early steps, and reaches half of its change before the loss.
+
+    Dividing by the mean over heads alone gives an early speed of `course.scale`.
+    """
+    speed = course.early_speed
+    if speed.low > max(SHARP, course.scale):
+        return UNDECIDED if course.half.value >= course.half_loss else FOUND
+    return NOT_FOUND if speed.high < min(1 / SHARP, course.scale) else UNDECIDED
