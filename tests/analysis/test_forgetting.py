@@ -194,3 +194,44 @@ def test_correlation_with_the_loss_is_described_and_not_tested() -> None:
 def test_a_task_learned_twice_is_refused() -> None:
     with pytest.raises(HeadnbError, match="a is learned twice"):
         forgetting(["a", "b", "a", "d"], [sequence(0, LOSSES)])
+
+
+def changed(stage: int, task: str, change) -> list[dict]:
+    """A run in which the scores of one task are changed at one stage."""
+    run = sequence(0, LOSSES)
+    run[stage][task] = change(run[stage][task])
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda one: one.isel(head=slice(None, None, -1)),
+            "head 0 before in run 1 corresponds to head 3 after b in run 1",
+        ),
+        (lambda one: one.assign_attrs(task="other"), "task is 'b' before in run 1 and 'other' after b in run 1"),
+        (lambda one: one.drop_vars("loss"), "the scores of b after b in run 1 have no variable 'loss'"),
+        (
+            lambda one: one.assign(loss=one["loss"].where(one["sample"] > 1)),
+            "2 of 12 losses of b after b in run 1 are not",
+        ),
+        (lambda one: one.isel(sample=[3]), "1 sample ids in common"),
+    ],
+)
+def test_scores_that_cannot_be_paired_over_stages_are_refused(change, message: str) -> None:
+    with pytest.raises(HeadnbError, match=message):
+        forgetting(ORDER, [changed(2, "b", change)])
+
+
+def test_tasks_of_different_models_are_refused() -> None:
+    run = [{**stage, "d": stage["d"].isel(head=[0, 1])} for stage in sequence(0, LOSSES)]
+    with pytest.raises(HeadnbError, match="3 x 4 heads of a and 3 x 2 of d"):
+        forgetting(ORDER, [run])
+
+
+def test_samples_that_only_some_tasks_have_are_left_out_in_so_many_words() -> None:
+    found = forgetting(ORDER, [changed(2, "b", lambda one: one.isel(sample=slice(7, None)))])
+    assert (found.samples, found.left_out) == (5, 3 * (N - 5))
+    assert "5 held-out samples of each task; 21 samples of tasks with more are left out" in found.verdict
+    assert "left out" not in found_of().verdict
