@@ -28,8 +28,9 @@ import numpy as np
 from scipy import stats
 
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Jackknifed, grouped_jackknife, welch_df
+from headnb.stats.jackknife import Jackknifed, grouped_jackknife, sum_variances, welch_df
 from headnb.stats.reliability import MIN_SAMPLES, Components, components, scale_free_levels
+from headnb.stats.run_variance import RunNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -201,11 +202,15 @@ class DebiasedProducts:
             [grouped_jackknife(full[j], left[:, j], sizes) for j in range(len(full))]
             for left, sizes in self._replicates(function)
         ]
-        combined = [combine_jackknives(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        sets = len(self._sets)
+        combined = [
+            _combine_with_runs(full[j], [fit[j] for fit in fits[:sets]], [fit[j] for fit in fits[sets:]], level)
+            for j in range(len(full))
+        ]
         return Interval(*(np.array(column) for column in zip(*combined, strict=True)))
 
     def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
-        """For each source of noise: the function without each group (groups, values), and the group sizes."""
+        """The function without each group (groups, values), and the group sizes: for each sample set, then for runs."""
         blocks = []
         runs = [len(pattern.plus) for pattern in self._patterns]
         for place, samples in enumerate(self._sets):
@@ -311,4 +316,16 @@ def combine_jackknives(full: float, fits: Sequence[Jackknifed], level: float) ->
         return math.nan, math.nan, math.nan
     half = stats.t.ppf((1 + level) / 2, welch_df(variances, np.array([fit.df for fit in fits])))
     half = float(half) * math.sqrt(float(variances.sum()))
+    return value, value - half, value + half
+
+
+def _combine_with_runs(
+    full: float, of_samples: Sequence[Jackknifed], of_runs: Sequence[Jackknifed], level: float
+) -> tuple[float, float, float]:
+    """`combine_jackknives` with an interval that covers from two training runs on (`RunNoise`)."""
+    value, low, high = combine_jackknives(full, [*of_samples, *of_runs], level)
+    if not of_runs or not math.isfinite(high):
+        return value, low, high
+    (a, df_a), (b, df_b) = (sum_variances([(fit.se**2, fit.df) for fit in fits]) for fits in (of_samples, of_runs))
+    half = float(RunNoise(np.array(a), df_a, np.array(b), df_b).half_width(level))
     return value, value - half, value + half

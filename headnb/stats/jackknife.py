@@ -26,7 +26,7 @@ from headnb.stats.estimates import Estimate
 from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -246,7 +246,7 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callab
         covariance = _unbiased_product(sums, n, 0, 2, 4)
         return correlation_of(covariance, _unbiased_product(sums, n, 0, 0, 1), _unbiased_product(sums, n, 2, 2, 3))
 
-    return [(_jackknife(lambda s, n: _fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
+    return [(_jackknife(lambda s, n: fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
 
 
 def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
@@ -276,7 +276,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
         df = welch_df(variances, np.array([fit_a.df, fit_b.df]))
         return Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
 
-    return [(joint(_fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
+    return [(joint(fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
 
 
 def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array]) -> float:
@@ -299,13 +299,22 @@ def welch_df(variances: Array, df: Array) -> float:
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
 
+def sum_variances(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances (each with its degrees of freedom) and its `welch_df`; (0, 0) without variances."""
+    if not parts:
+        return 0.0, 0.0
+    variances, df = np.array(parts, dtype=np.float64).T
+    return float(variances.sum()), welch_df(variances, df)
+
+
 def correlation_of(covariance: Array, first: Array, second: Array) -> Array:
     """Covariance over the root of two noise-corrected variances; NaN unless both are positive."""
     known = (first > 0) & (second > 0)
     return np.where(known, covariance / np.sqrt(np.where(known, first * second, 1)), np.nan)
 
 
-def _fisher(r: Array) -> Array:
+def fisher(r: Array) -> Array:
+    """Fisher's transform of correlations; NaN unless they are between -1 and 1."""
     inside = np.abs(r) < 1
     return np.where(inside, np.arctanh(np.where(inside, r, 0)), np.nan)
 

@@ -68,6 +68,22 @@ def test_variance_between_runs_widens_the_interval():
     assert apart.high - apart.low > same.high - same.low
 
 
+def test_intervals_over_two_runs_cover_the_mean_over_runs():
+    """At 95 % coverage, fewer than 108 of 120 intervals cover with probability 1 / 100; Welch's had 88 %."""
+    rng = np.random.default_rng(1)
+    base = np.random.default_rng(5).lognormal(sigma=0.6, size=60)
+
+    def run_patterns(runs: int) -> np.ndarray:
+        return base * rng.lognormal(sigma=0.3, size=(runs, 60))
+
+    truth, before, covered = np.mean(descriptive.gini(run_patterns(20000))), base * np.ones((24, 1)), []
+    for _ in range(120):
+        levels = run_patterns(2)[:, None] * rng.gamma(4, 1 / 4, (2, 24, 60))
+        after = concentration(before, levels, "gini")["after"]
+        covered += [after.low <= truth <= after.high] if np.isfinite(after.value) else []
+    assert np.mean(covered) >= 0.9
+
+
 def test_correlations_are_corrected_for_noise_and_of_themselves_one():
     found = headnb.selectivity(BEFORE, AFTER).correlation
     for stage, scores in (("before", BEFORE), ("after", AFTER)):
