@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-MAX_GROUPS = 64
+MAX_PRODUCT_GROUPS = 64
 
 
 class Products(NamedTuple):
@@ -163,7 +163,7 @@ class DebiasedProducts:
 
     Args:
         patterns: patterns of the same heads, without NaN.
-        seed: seed of the jackknife groups, which are used above MAX_GROUPS samples.
+        seed: seed of the jackknife groups, which are used above MAX_PRODUCT_GROUPS samples.
     """
 
     def __init__(self, patterns: Sequence[MeasuredPattern], seed: int = 0) -> None:
@@ -257,9 +257,9 @@ class _SampleNoise:
         self._squares = [x @ x.transpose(0, 2, 1) for x in self._psi]  # (n, patterns, patterns) each
 
     def groups(self, seed: int) -> list[Rows]:
-        """Random groups of the samples; groups of one sample up to MAX_GROUPS samples."""
+        """Random groups of the samples; groups of one sample up to MAX_PRODUCT_GROUPS samples."""
         n = len(self._psi[0])
-        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_GROUPS))
+        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_PRODUCT_GROUPS))
 
     def products(self, left_out: Rows | None = None) -> Products:
         """Mean over heads of the noise covariance, (patterns, patterns), optionally without some samples.

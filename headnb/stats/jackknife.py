@@ -3,7 +3,7 @@
 Noise in a pattern inflates Gini, coefficient of variation and kurtosis, and attenuates correlations. With 24 samples
 this bias exceeds the width of a naive interval. Each estimate is therefore corrected twice. Moments over heads use
 products of *different* samples, whose noise is independent, so that squared noise does not enter. A jackknife over
-samples (never over heads) removes the remaining bias and gives the interval. With more than `MAX_GROUPS` samples it
+samples (never over heads) removes the remaining bias and gives the interval. Above `MAX_JACKKNIFE_GROUPS` samples it
 deletes random groups instead of single samples (delete-m_j jackknife, Busing, Meijer and van der Leeden 1999).
 tests/simulation/test_statistics.py measures the coverage of the intervals.
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
-MAX_GROUPS = 256
+MAX_JACKKNIFE_GROUPS = 256
 
 
 class Jackknifed(NamedTuple):
@@ -183,7 +183,7 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
         second: (m, heads) samples of the other pattern; if paired, n = m.
         paired: whether row i of both is the same sample.
         level: confidence level of the interval.
-        seed: seed of the random groups, used with more than MAX_GROUPS samples.
+        seed: seed of the random groups, used with more than MAX_JACKKNIFE_GROUPS samples.
     """
     level = checked_level(level)
     a, b = np.asarray(first), np.asarray(second)
@@ -217,7 +217,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
         first: (n, heads) samples of one pattern; equal rows for a pattern without noise.
         second: (n, heads) samples of the other pattern; row i is the same sample in both.
         level: confidence level of the interval.
-        seed: seed of the random groups, used with more than MAX_GROUPS samples.
+        seed: seed of the random groups, used with more than MAX_JACKKNIFE_GROUPS samples.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 2 or a.shape != b.shape:
@@ -351,11 +351,11 @@ def _fourth_moment(sums: Array, n: Array) -> Array:
 
 
 def group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
-    """Sums over groups of samples, (groups, features, heads), and group sizes; random groups above MAX_GROUPS."""
+    """Sums over groups of samples, (groups, features, heads), and group sizes; see MAX_JACKKNIFE_GROUPS."""
     n = len(features[0])
-    if n <= MAX_GROUPS:
+    if n <= MAX_JACKKNIFE_GROUPS:
         return np.stack(features, axis=1), np.ones(n)
-    starts = np.arange(MAX_GROUPS) * n // MAX_GROUPS
+    starts = np.arange(MAX_JACKKNIFE_GROUPS) * n // MAX_JACKKNIFE_GROUPS
     order = np.random.default_rng(seed).permutation(n)
     sums = np.stack([np.add.reduceat(feature[order], starts, axis=0) for feature in features], axis=1)
     return sums, np.diff(starts, append=n).astype(np.float64)
