@@ -259,6 +259,7 @@ def test_result_is_text_html_and_json():
     [
         ({}, AFTER, "no scores before fine-tuning"),
         (BEFORE, {}, "no tasks"),
+        (BEFORE, {**AFTER, "gsm8k": []}, "gsm8k has no training runs"),
         ({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["gsm8k"]}, "task is 'svamp' before and 'gsm8k' after"),
         (
             {"svamp": BEFORE["svamp"].assign_attrs(reduction="mean")},
