@@ -28,7 +28,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
 from headnb.stats.patterns import HEADS
-from headnb.stats.results import check_levels
+from headnb.stats.results import check_levels, is_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,7 +195,7 @@ def trajectory(
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
     if scale_free:
-        check_levels("scale_free", signed=_is_signed(levels, of_task))
+        check_levels("scale_free", signed=is_signed(levels if of_task is None else of_task))
     rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
@@ -337,12 +337,6 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
     if levels.sizes["step"] < FEWEST_STEPS:
         raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
-
-
-def _is_signed(levels: xr.DataArray, scores: xr.Dataset | None) -> bool:
-    if scores is None:
-        return str(levels.attrs.get("kind", "level")) != "level"
-    return str(scores.attrs.get("reduction", "mean-abs")) != "mean-abs"
 
 
 def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray, task: str) -> Array:

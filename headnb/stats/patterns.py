@@ -64,8 +64,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     Args:
         scores: scores as returned by `headnb.score_heads`. Scores without samples already are a pattern.
         normalize: None (as scored), "layer" (L2 norm of each layer is 1), "max" (the largest head is 1) or "rank"
-            (rank over the number of heads: the fraction of heads at or below this one; equal heads have their mean
-            rank).
+            (rank over the number of heads, 1 for the highest; equal heads have their mean rank).
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
@@ -101,7 +100,7 @@ def normalized(levels: xr.DataArray, how: str) -> Pattern:
         scaled, units = levels / largest.where(largest > 0), "of the largest head"
     elif how == "rank":
         scaled = xr.apply_ufunc(_rank_share, levels, input_core_dims=[HEADS], output_core_dims=[HEADS])
-        units = "fraction of heads at or below"
+        units = "rank over the number of heads"
     else:
         raise unknown_name("normalisation", how, NORMALISATIONS)
     scaled = scaled.transpose(*levels.dims).rename(levels.name)

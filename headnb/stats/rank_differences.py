@@ -25,9 +25,9 @@ RANK_NOTE = (
 def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.DataArray) -> Pattern:
     """Difference of the heads' ranks in two results, `second` minus `first`, such as two tasks of one model.
 
-    Tasks have different losses and their samples cannot be paired, so levels are not comparable, but ranks are. The
-    rank of a head is the fraction of all heads with a value at most as large. The difference is descriptive: no head is
-    tested. To test two results for the same samples, use `headnb.compare`.
+    Tasks have different losses and their samples cannot be paired, so levels are not comparable, but ranks are. A rank
+    is divided by the number of heads (1 for the highest); equal heads have their mean rank. The difference is
+    descriptive: no head is tested. To test two results for the same samples, use `headnb.compare`.
 
     Args:
         first: scores, a pattern, or one task of a study (`study.sel(task="svamp")`).
