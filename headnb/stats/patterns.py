@@ -136,8 +136,8 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
         if score.sizes["sample"] == 0:
             raise HeadnbError("these scores contain no samples yet")
         check_unique_samples(scores)
-        finite, missing = abs(score) < np.inf, score.isnull().all("sample")  # NaN is not finite
-        broken = (~finite & ~missing).any([dim for dim in score.dims if dim != "sample"])
+        finite = abs(score) < np.inf  # False for NaN
+        broken = (~finite & score.notnull().any("sample")).any([dim for dim in score.dims if dim != "sample"])
         if broken.any():
             first = broken["sample"].values[np.flatnonzero(broken.values)[0]]
             raise HeadnbError(

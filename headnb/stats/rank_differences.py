@@ -49,8 +49,7 @@ def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.Da
     kinds = [str(levels.attrs.get("kind", "value")) for levels in (one, other)]
     if kinds[0] != kinds[1] or kinds[0] == "difference":
         raise HeadnbError(f"ranks of these results are not comparable: {kinds[0]} and {kinds[1]} values")
-    heads = [levels.to_dataset(name="value") for levels in (one, other)]
-    check_same_heads(*heads)
+    check_same_heads(one.to_dataset(name="value"), other.to_dataset(name="value"))
     ranks = [normalized(levels, "rank").reset_coords(drop=True) for levels in (one, other)]
     difference = (ranks[1] - ranks[0].assign_coords(ranks[1].coords)).rename(RANK_DIFFERENCE)
     names = {name: _difference_of_names(name, one, other) for name in ("model", "task", "method")}
