@@ -14,6 +14,8 @@ from headnb.errors import HeadnbError
 from headnb.stats.estimates import Estimate
 from scipy import stats
 
+from simulated_finetuning import scores_of
+
 
 @pytest.fixture
 def scores() -> xr.Dataset:
@@ -244,3 +246,23 @@ def test_what_is_compared_with_a_pattern_must_be_a_pattern(scores: xr.Dataset, k
     other = {"scores": scores, "array": np.ones((2, 2)), "number": 3}[kind]
     with pytest.raises(HeadnbError, match=r"expected a pattern \(DataArray\), got \w+; scores\.heads\.pattern\(\)"):
         scores.heads.pattern().heads.correlation(other)
+
+
+def test_scores_without_sample_ids_correlate_as_independent_ones():
+    one, other = (
+        scores_of(np.random.default_rng(0).random((8, 3, 4))),
+        scores_of(np.random.default_rng(1).random((8, 3, 4))),
+    )
+    apart = other.assign_attrs(task="another task")
+    without = other.drop_vars("sample")
+    assert one.heads.correlation(without) == one.heads.correlation(apart)
+    assert without.heads.correlation(one) == apart.heads.correlation(one)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_has_no_samples_has_no_corrected_correlation(place):
+    scores = scores_of(np.random.default_rng(0).random((8, 3, 4)))
+    for wrong in (headnb.compare(scores, scores * 2), scores.mean("sample", keep_attrs=True)):
+        pair = (wrong, scores) if place == 0 else (scores, wrong)
+        with pytest.raises(HeadnbError, match=r"not head scores|select one set of samples"):
+            pair[0].heads.correlation(pair[1])

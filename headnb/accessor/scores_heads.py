@@ -98,14 +98,15 @@ class ScoresHeads(SavingMethods):
         other scores are treated as independent.
 
         Raises:
-            HeadnbError: layers or heads differ, or a common id belongs to different samples.
+            HeadnbError: not scores of samples, layers or heads differ, or a common id belongs to different samples.
         """
         from headnb.stats import jackknife, patterns  # noqa: PLC0415
         from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
         patterns.sample_levels(other)
         same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
-        paired = same_task and bool(self._dataset.indexes["sample"].isin(other.indexes["sample"]).any())
+        ids, other_ids = (scores.indexes.get("sample", []) for scores in (self._dataset, other))
+        paired = same_task and not set(ids).isdisjoint(other_ids)
         if paired:
             one, two = (flat(levels.values) for levels in patterns.paired_levels(self._dataset, other))
         else:

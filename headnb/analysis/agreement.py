@@ -26,10 +26,9 @@ from headnb.scoring.registry import find_method
 from headnb.scoring.registry import methods as known_methods
 from headnb.scoring.run import score_heads
 from headnb.stats.jackknife import rank_correlation
-from headnb.stats.patterns import HEADS, check_same_heads, sample_levels
+from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels
 from headnb.stats.reliability import components
 from headnb.stats.rounding import interval_text
-from headnb.stats.scoring_revision import check_same_revision
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
 KS = (10, 30)
 RANDOM_SPLITS = 50
+_SAME_ATTRS = ("task", "task_fingerprint", "encoding", "loss_reduction", "model_fingerprint")  # of compared scores
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,7 +164,8 @@ def compare_methods(
         seed: seed of the batch order and of the split halves.
 
     Raises:
-        HeadnbError: fewer than two methods, scores of different heads or samples, or an error of `score_heads`.
+        HeadnbError: fewer than two methods, scores of different heads, samples, tasks or encodings, or an error of
+            `score_heads`.
     """
     level = checked_level(level)
     if any(k < 1 for k in ks):
@@ -226,28 +227,16 @@ def _score_by_methods(
 
 def _common_levels(scores: Mapping[str, xr.Dataset]) -> dict[str, Array]:
     """Name -> levels (n, heads) of the common samples and heads; (1, heads) for a method without samples."""
-    first = next(iter(scores.values()))
-    ids = None
-    for name, each in scores.items():
-        check_same_heads(first, each)
-        check_same_revision(first.attrs, each.attrs)
-        for attribute in ("model_fingerprint", "task_fingerprint", "loss_reduction"):
-            if len({str(one.attrs[attribute]) for one in (first, each) if attribute in one.attrs}) > 1:
-                raise HeadnbError(f"the scores of {name} have a different {attribute.replace('_fingerprint', '')}")
-        if "sample" in each["score"].dims:
-            if "sample" not in each.indexes:
-                raise HeadnbError(f"the scores of {name} have no sample ids, so samples cannot be paired")
-            if not each.indexes["sample"].is_unique:
-                raise HeadnbError(f"the scores of {name} contain a sample id twice")
-            ids = each.indexes["sample"] if ids is None else ids[ids.isin(each.indexes["sample"])]
-    if ids is not None and len(ids) == 0:
-        raise HeadnbError("the scores have no samples in common")
+    named = {f"of {name}": each for name, each in scores.items()}
+    check_comparable(named, _SAME_ATTRS)
+    sampled = {name: each for name, each in named.items() if "sample" in each["score"].dims}
+    ids = common_samples(sampled, _SAME_ATTRS) if sampled else []
     result: dict[str, Array] = {}
     for name, each in scores.items():
-        levels = sample_levels(each.sel(sample=ids) if "sample" in each["score"].dims else each)
-        levels = levels if "sample" in levels.dims else levels.expand_dims("sample")
+        levels = sample_levels(each)
+        levels = levels.sel(sample=ids) if "sample" in levels.dims else levels.expand_dims("sample")
         if set(levels.dims) != {"sample", *HEADS}:
-            raise HeadnbError(f"the scores of {name} have dims besides sample, layer and head; select one with .sel")
+            raise HeadnbError(f"the scores of {name} have dims besides layer and head; select one with .sel")
         result[name] = levels.transpose("sample", *HEADS).to_numpy().reshape(levels.sizes["sample"], -1)
     missing = np.any([np.isnan(levels).any(axis=0) for levels in result.values()], axis=0)
     return {name: levels[:, ~missing] for name, levels in result.items()}

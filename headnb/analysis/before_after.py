@@ -101,7 +101,7 @@ def read_stages(change: Change, name: str) -> Stages:
         HeadnbError: unsupported input, no pairs, different heads, or fewer than two common samples.
     """
     if isinstance(change, xr.DataArray):
-        return _stages_from_patterns(None, [change], name)
+        return _stages_from_patterns([], [change], name)
     runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
     if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
         raise HeadnbError(
@@ -109,7 +109,7 @@ def read_stages(change: Change, name: str) -> Stages:
             f"difference of patterns (layer, head); got {type(change).__name__}"
         )
     if all(isinstance(stage, xr.DataArray) for pair in runs for stage in pair):
-        return _stages_from_patterns(runs[0][0], [after for _, after in runs], name)
+        return _stages_from_patterns([before for before, _ in runs], [after for _, after in runs], name)
     if not all(isinstance(stage, xr.Dataset) for pair in runs for stage in pair):
         raise HeadnbError(f"{name}: before and after must both be scores, or both be patterns")
     return _stages_from_scores(runs)
@@ -151,17 +151,16 @@ def on_common_samples(all_stages: Mapping[Key, Stages]) -> dict[Key, Stages]:
     return result
 
 
-def _stages_from_patterns(before: xr.DataArray | None, after: Iterable[xr.DataArray], name: str) -> Stages:
-    after = [_with_head_numbers(pattern, name) for pattern in after]
+def _stages_from_patterns(before: Iterable[xr.DataArray], after: Iterable[xr.DataArray], name: str) -> Stages:
+    before, after = ([_with_head_numbers(pattern, name) for pattern in stage] for stage in (before, after))
     first = after[0]
-    before = None if before is None else _with_head_numbers(before, name)
-    for other in [*after[1:], *([] if before is None else [before])]:
+    for other in [*after[1:], *before]:
         patterns.check_same_heads(first.to_dataset(name="x"), other.to_dataset(name="x"))
-    rows = np.stack([pattern.values.reshape(1, -1) for pattern in after])
-    kinds = {str(p.attrs.get("kind", "level")) for p in ([before] if before is not None else after)}
+    rows = [np.array([pattern.values.reshape(1, -1) for pattern in stage], np.float64) for stage in (before, after)]
+    kinds = {str(pattern.attrs.get("kind", "level")) for pattern in before or after}
     return Stages(
-        None if before is None else before.values.reshape(1, -1).astype(np.float64),
-        rows.astype(np.float64),
+        rows[0].mean(axis=0) if before else None,
+        rows[1],
         _layer_of_each_head(first),
         first,
         signed=bool(kinds - {"level"}),
@@ -169,20 +168,20 @@ def _stages_from_patterns(before: xr.DataArray | None, after: Iterable[xr.DataAr
 
 
 def _stages_from_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages:
-    paired = [patterns.paired_levels(before, after) for before, after in runs]
-    ids = paired[0][0].indexes["sample"]
-    for before, _ in paired[1:]:
-        ids = ids[ids.isin(before.indexes["sample"])]
-    if len(ids) < 2:
-        raise HeadnbError(f"the training runs have {len(ids)} sample ids in common; at least 2 are needed")
-    stacked = [
-        np.stack([pair[stage].sel(sample=ids).values.reshape(len(ids), -1) for pair in paired]) for stage in (0, 1)
-    ]
+    named = {
+        f"{stage} run {run}" if len(runs) > 1 else stage: scores
+        for run, pair in enumerate(runs, 1)
+        for stage, scores in zip(("before", "after"), pair, strict=True)
+    }
+    levels = [patterns.sample_levels(scores) for scores in named.values()]
+    ids = patterns.common_samples(named)
+    levels = [one.sel(sample=ids).transpose("sample", *HEADS) for one in levels]
+    before, after = (np.stack([one.values.reshape(len(ids), -1) for one in levels[stage::2]]) for stage in (0, 1))
     first = runs[0][0]
-    grid = paired[0][0].isel(sample=0, drop=True)
+    grid = levels[0].isel(sample=0, drop=True)
     return Stages(
-        stacked[0].mean(axis=0),
-        stacked[1],
+        before.mean(axis=0),
+        after,
         _layer_of_each_head(grid),
         grid,
         tuple(ids),

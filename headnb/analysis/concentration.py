@@ -11,11 +11,12 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from headnb.stats import descriptive, jackknife
 from headnb.stats.estimates import Estimate
 from headnb.stats.jackknife import FLATNESS, GINI, SQUARED_CV, Jackknifed, JackknifeStatistic
+from headnb.stats.run_variance import RunNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,10 +107,7 @@ def _estimate(statistic: Concentration, after: Array, before: Array | None, leve
 
 def _widen_by_runs(fit: Jackknifed, per_run: Array, level: float) -> tuple[float, float, float]:
     """The interval over samples, widened by the variance between training runs."""
-    variances, df = [fit.se**2], [fit.df]
-    if len(per_run) > 1:
-        variances.append(float(per_run.var(ddof=1)) / len(per_run))
-        df.append(len(per_run) - 1)
-    half = stats.t.ppf((1 + level) / 2, jackknife.welch_df(np.array(variances), np.array(df)))
-    half = float(half) * math.sqrt(sum(variances))
+    runs = len(per_run)
+    of_runs = float(per_run.var(ddof=1)) / runs if runs > 1 else 0.0
+    half = float(RunNoise(np.array(fit.se**2), fit.df, np.array(of_runs), runs - 1).half_width(level))
     return fit.value, fit.value - half, fit.value + half

@@ -28,8 +28,9 @@ import numpy as np
 from scipy import stats
 
 from headnb.errors import HeadnbError
-from headnb.stats.jackknife import Jackknifed, grouped_jackknife, welch_df
+from headnb.stats.jackknife import Jackknifed, grouped_jackknife, sum_variances, welch_df
 from headnb.stats.reliability import MIN_SAMPLES, Components, components, scale_free_levels
+from headnb.stats.run_variance import RunNoise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
 
-MAX_GROUPS = 64
+MAX_PRODUCT_GROUPS = 64
 
 
 class Products(NamedTuple):
@@ -162,7 +163,7 @@ class DebiasedProducts:
 
     Args:
         patterns: patterns of the same heads, without NaN.
-        seed: seed of the jackknife groups, which are used above MAX_GROUPS samples.
+        seed: seed of the jackknife groups, which are used above MAX_PRODUCT_GROUPS samples.
     """
 
     def __init__(self, patterns: Sequence[MeasuredPattern], seed: int = 0) -> None:
@@ -201,11 +202,15 @@ class DebiasedProducts:
             [grouped_jackknife(full[j], left[:, j], sizes) for j in range(len(full))]
             for left, sizes in self._replicates(function)
         ]
-        combined = [combine_jackknives(full[j], [fit[j] for fit in fits], level) for j in range(len(full))]
+        sets = len(self._sets)
+        combined = [
+            _combine_with_runs(full[j], [fit[j] for fit in fits[:sets]], [fit[j] for fit in fits[sets:]], level)
+            for j in range(len(full))
+        ]
         return Interval(*(np.array(column) for column in zip(*combined, strict=True)))
 
     def _replicates(self, function: Callable[[Products], Array]) -> list[tuple[Array, Array]]:
-        """For each source of noise: the function without each group (groups, values), and the group sizes."""
+        """The function without each group (groups, values), and the group sizes: for each sample set, then for runs."""
         blocks = []
         runs = [len(pattern.plus) for pattern in self._patterns]
         for place, samples in enumerate(self._sets):
@@ -252,9 +257,9 @@ class _SampleNoise:
         self._squares = [x @ x.transpose(0, 2, 1) for x in self._psi]  # (n, patterns, patterns) each
 
     def groups(self, seed: int) -> list[Rows]:
-        """Random groups of the samples; groups of one sample up to MAX_GROUPS samples."""
+        """Random groups of the samples; groups of one sample up to MAX_PRODUCT_GROUPS samples."""
         n = len(self._psi[0])
-        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_GROUPS))
+        return np.array_split(np.random.default_rng(seed).permutation(n), min(n, MAX_PRODUCT_GROUPS))
 
     def products(self, left_out: Rows | None = None) -> Products:
         """Mean over heads of the noise covariance, (patterns, patterns), optionally without some samples.
@@ -311,4 +316,16 @@ def combine_jackknives(full: float, fits: Sequence[Jackknifed], level: float) ->
         return math.nan, math.nan, math.nan
     half = stats.t.ppf((1 + level) / 2, welch_df(variances, np.array([fit.df for fit in fits])))
     half = float(half) * math.sqrt(float(variances.sum()))
+    return value, value - half, value + half
+
+
+def _combine_with_runs(
+    full: float, of_samples: Sequence[Jackknifed], of_runs: Sequence[Jackknifed], level: float
+) -> tuple[float, float, float]:
+    """`combine_jackknives` with an interval that covers from two training runs on (`RunNoise`)."""
+    value, low, high = combine_jackknives(full, [*of_samples, *of_runs], level)
+    if not of_runs or not math.isfinite(high):
+        return value, low, high
+    (a, df_a), (b, df_b) = (sum_variances([(fit.se**2, fit.df) for fit in fits]) for fits in (of_samples, of_runs))
+    half = float(RunNoise(np.array(a), df_a, np.array(b), df_b).half_width(level))
     return value, value - half, value + half

@@ -53,7 +53,8 @@ REPLACEMENTS = ("zero", "mean")
 _REPLACED_BY = {"zero": "zero", "mean": "their mean output"}
 CHOICES = ("top", "random", "bottom")
 KS = (1, 2, 5, 10, 20, 50)
-MIN_SAMPLES = 4  # two to choose heads, two to test
+MIN_TESTED = 2
+MIN_SAMPLES = 2 + MIN_TESTED  # two to choose heads, two to test
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,7 +186,8 @@ def deletion_curve(
             None: a progress bar in notebooks and terminals.
 
     Raises:
-        HeadnbError: bad input, fewer than 4 samples, only scores of tested samples, or an error of `score_heads`.
+        HeadnbError: bad input, fewer than 4 samples (2 with scores of other samples), only scores of tested samples, or
+            an error of `score_heads`.
     """
     level = checked_level(level)
     _check_removals(ks, draws, replacements)
@@ -350,7 +352,9 @@ def _disjoint_scores(
         key in ids or int(print_) in prints for key, print_ in zip(encoded.ids, encoded.fingerprints, strict=True)
     ]
     if not any(scored):
-        return scores, np.arange(len(encoded.ids))
+        if (n := len(encoded.ids)) < MIN_TESTED:
+            raise HeadnbError(f"a deletion curve needs at least {MIN_TESTED} tested samples; the task has {n}")
+        return scores, np.arange(n)
     _, tested = _split_in_half(encoded, seed)
     taken = {encoded.ids[place] for place in tested} if same_task else set()
     tested_prints = set(encoded.fingerprints[tested].tolist())

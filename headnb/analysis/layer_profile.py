@@ -106,10 +106,12 @@ class LayerProfile(AnalysisResult):
     def width(self) -> tuple[float, float, float]:
         """Fraction of the layers in the transition, mean over runs, with its interval (NaN below three runs).
 
-        The transition is a whole number of layers, so the interval is half a layer wider on either side.
+        The transition is a whole number of layers, so the interval is half a layer wider on either side. NaN if a run
+        has no transition, because nothing changed.
         """
         layers = self.similarity.sizes["layer"]
-        shares = (self.transition["last"] - self.transition["first"]).to_numpy() / layers
+        first, last = (self.transition[end].to_numpy() for end in ("first", "last"))
+        shares = np.where(first < layers, last - first, np.nan) / layers
         value, low, high = _t_intervals(shares[:, None], self.level)[:, 0].tolist()
         return value, low - 0.5 / layers, high + 0.5 / layers
 
@@ -134,8 +136,6 @@ class LayerProfile(AnalysisResult):
     @property
     def supported(self) -> bool | None:
         """Whether the transition is shorter than for a uniform rise over depth; None if undecided or without change."""
-        if (self.transition["first"] == self.similarity.sizes["layer"]).any():  # a run without any change
-            return None
         _, low, high = self.width
         return True if high < EVEN_RISE_WIDTH else False if low > EVEN_RISE_WIDTH else None
 
@@ -147,14 +147,16 @@ class LayerProfile(AnalysisResult):
         parts = {"shared": (0, first), "transition": (first, last), "refinement": (last, layers)}
         kinds = ", ".join(f"{_layer_span(*ends)} {name}" for name, ends in parts.items() if ends[1] > ends[0])
         interval = f" [{low:.0%}, {high:.0%}]" if np.isfinite(low) else ""
+        runs = f"{self.runs} training run{'s' if self.runs > 1 else ''}"
+        spans = f"The transition spans {width:.0%}{interval} of the layers ({runs})"
+        spans = spans if np.isfinite(width) else f"Not every run has a transition, since nothing changed ({runs})"
         conclusion = {
             True: "The change is concentrated in the transition",
             False: "The change is spread more widely than a uniform rise",
             None: "No evidence of distinct kinds of layers",
         }[self.supported]
         return (
-            f"On average over tasks, {kinds}. The transition spans {width:.0%}{interval} of the layers ({self.runs} "
-            f"training run{'s' if self.runs > 1 else ''}); a uniform rise over depth would span {EVEN_RISE_WIDTH:.0%}. "
+            f"On average over tasks, {kinds}. {spans}; a uniform rise over depth would span {EVEN_RISE_WIDTH:.0%}. "
             f"{conclusion}. {self._correlation_sentence()}"
         )
 
@@ -208,11 +210,9 @@ class LayerProfile(AnalysisResult):
                 f"{' and of '.join(parts)}; mean over {n}."
             )
         if unknown:
+            increase = "this increase" if parts else "the increase of the representation change in a layer"
             lines.append(
-                f"The Spearman correlation over layers of this increase with {' and with '.join(unknown)} is undefined."
-                if parts
-                else f"The Spearman correlation over layers of the increase of the representation change in a layer "
-                f"with {' and with '.join(unknown)} is undefined."
+                f"The Spearman correlation over layers of {increase} with {' and with '.join(unknown)} is undefined."
             )
         return " ".join(lines)
 

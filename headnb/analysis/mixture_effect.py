@@ -92,7 +92,7 @@ class MixtureEffect(AnalysisResult):
         pairs = ((FITTED, RANDOM), (FITTED, PLAIN), (RANDOM, PLAIN))
         lines = [self._comparison_sentence(way, against) for way, against in pairs if self._has(way, against)]
         if not self._has(FITTED):
-            lines.append("No model was trained on the fit's mixture: the fit has no weight above zero.")
+            lines.append("No model was trained on the fit's mixture.")
         if self.exact_change is not None and self._has(FITTED, RANDOM):
             change = self.exact_change.sel(against=RANDOM, way=FITTED)
             lines.append(

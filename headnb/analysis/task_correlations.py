@@ -9,6 +9,7 @@ import xarray as xr
 
 from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products, correlations
 from headnb.stats.estimates import UNINFORMATIVE_WIDTH
+from headnb.stats.jackknife import fisher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def task_correlations(
         """For each pair: before, after and change, then before and after on Fisher's scale."""
         r = correlations(products.about_mean)
         before, after = r[:count, :count][pairs], r[count:, count:][pairs]
-        return np.concatenate([before, after, after - before, *(_fisher(stage) for stage in (before, after))])
+        return np.concatenate([before, after, after - before, *(fisher(stage) for stage in (before, after))])
 
     columns = {"uncorrected": coefficients(moments.plain())[: 3 * len(pairs[0])]}
     if moments.has_enough_samples and len(pairs[0]):
@@ -75,8 +76,3 @@ def _matrices(values: Array, count: int) -> Array:
     rows, columns = np.triu_indices(count, 1)
     matrices[:, rows, columns] = matrices[:, columns, rows] = values.reshape(3, -1)
     return matrices
-
-
-def _fisher(r: Array) -> Array:
-    inside = np.abs(r) < 1
-    return np.where(inside, np.arctanh(np.where(inside, r, 0)), np.nan)

@@ -260,6 +260,8 @@ def selectivity(
         raise HeadnbError(f"no scores before fine-tuning for tasks with scores after: {', '.join(sorted(unknown))}")
     if not after:
         raise HeadnbError("no tasks to compare; pass task -> scores before and after fine-tuning")
+    if empty := [task for task, runs in after.items() if not as_runs(runs)]:
+        raise HeadnbError(f"{empty[0]} has no training runs; give its scores after fine-tuning")
     tasks = [task for task in before if task in after]
     pairs = {task: [(before[task], run) for run in as_runs(after[task])] for task in tasks}
     stages = {task: read_stages(pairs[task], task) for task in tasks}

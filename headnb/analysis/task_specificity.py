@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.before_after import Stages, check_same_grid, read_stages
+from headnb.analysis.before_after import Stages, check_same_grid, on_common_samples, read_stages
 from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult
@@ -171,8 +171,8 @@ def specificity(
         seed: seed of the jackknife groups and permutations.
 
     Raises:
-        HeadnbError: fewer than two models, no task with scores of all models, scores that cannot be paired, or signed
-            scores with `scale_free`.
+        HeadnbError: fewer than two models, no task with scores of all models, a model without the scores of some of its
+            training runs on a task, scores that cannot be paired, or signed scores with `scale_free`.
     """
     level = checked_level(level)
     if len(after) < MIN_TASKS:
@@ -185,6 +185,12 @@ def specificity(
         (t, e): read_stages([(before[e], run) for run in as_runs(after[t][e])], e) for t in trained for e in tasks
     }
     check_same_grid({f"{t} on {e}": one for (t, e), one in stages.items()})
+    for (t, e), one in stages.items():
+        if one.runs != (runs := stages[t, tasks[0]].runs):
+            raise HeadnbError(
+                f"{t} has scores of {runs} training runs on {tasks[0]} and of {one.runs} on {e}; give the scores of "
+                "each run on every task"
+            )
     if scale_free:
         for (_, task), one in stages.items():
             check_levels("scale_free", signed=one.signed, of=task)
@@ -223,12 +229,10 @@ def specificity(
 
 def _shared_samples(models: Sequence[Stages]) -> list[Stages]:
     """The models' stages reduced to their common samples, in one order."""
-    common = set.intersection(*(set(one.samples) for one in models))
-    order = [sample for sample in models[0].samples if sample in common]
-    if len(order) < 2:
-        raise HeadnbError(f"{models[0].task}: the models have {len(order)} samples in common; at least 2 are needed")
-    places = [{sample: i for i, sample in enumerate(one.samples)} for one in models]
-    return [one.take(np.array([at[sample] for sample in order])) for one, at in zip(models, places, strict=True)]
+    common = list(on_common_samples(dict(enumerate(models))).values())
+    if len({one.sample_set for one in common}) > 1 or common[0].n < 2:
+        raise HeadnbError(f"{models[0].task}: the models have fewer than 2 samples in common")
+    return common
 
 
 def _patterns(models: Sequence[Stages], present: Array, *, scale_free: bool) -> list[MeasuredPattern]:

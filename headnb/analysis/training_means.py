@@ -16,7 +16,7 @@ import xarray as xr
 from headnb.call_checks import checked_level
 from headnb.errors import HeadnbError
 from headnb.stats.estimates import Estimate
-from headnb.stats.jackknife import welch_df
+from headnb.stats.jackknife import sum_variances
 from headnb.stats.rounding import interval_text
 from headnb.stats.run_variance import RunNoise
 
@@ -86,16 +86,8 @@ def _noise(terms: Array, known: NDArray[np.bool_]) -> RunNoise | None:
         return None
     seeds = terms.shape[1]
     of_seeds = [(run.var(ddof=1) / seeds, seeds - 1.0) for run in terms.sum(axis=(2, 3))] if seeds > 1 else []
-    (a, df_a), (b, df_b) = _sum_variances(parts), _sum_variances(of_seeds)
+    (a, df_a), (b, df_b) = sum_variances(parts), sum_variances(of_seeds)
     return RunNoise(np.array(a), df_a, np.array(b), df_b)
-
-
-def _sum_variances(parts: list[tuple[float, float]]) -> tuple[float, float]:
-    """Sum of independent variances with degrees of freedom by Welch and Satterthwaite; (0, 0) without variances."""
-    if not parts:
-        return 0.0, 0.0
-    variances, df = np.array(parts, dtype=np.float64).T
-    return float(variances.sum()), welch_df(variances, df)
 
 
 def on_own_task(values: xr.DataArray) -> xr.DataArray:

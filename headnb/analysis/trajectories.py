@@ -28,7 +28,7 @@ from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
 from headnb.stats.patterns import HEADS
-from headnb.stats.results import check_levels
+from headnb.stats.results import check_levels, is_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SHARES = (0.5, 0.9)
 FEWEST_STEPS = 3  # tracked steps of a trajectory
-SHARP = 2  # smallest `early_speed` of a sharp early change; dividing by the mean head alone gives 1.1 to 1.3
+SHARP = 2  # smallest `early_speed` of a sharp early change; dividing by the mean head alone gives `Trajectory.scale`
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +60,8 @@ class Trajectory(AnalysisResult):
         early_steps: end of the early steps; by default the first tenth of the tracked steps.
         half_movement: the step at which half of the parameter distance is reached.
         scale_free: whether each pattern is divided by its mean over heads.
+        scale: the mean level of the last pattern divided by that of the first, if `scale_free`, else 1: the
+            `early_speed` of levels that change at constant speed.
     """
 
     task: str
@@ -70,6 +72,7 @@ class Trajectory(AnalysisResult):
     early_steps: float
     half_movement: float
     scale_free: bool
+    scale: float
 
     @property
     def early_speed(self) -> Estimate:
@@ -85,6 +88,14 @@ class Trajectory(AnalysisResult):
             return math.inf if left <= 0 else share / (self.early_steps - first) / left
 
         return _transform_estimate(self.early, ratio)
+
+    @property
+    def half_loss(self) -> float:
+        """The step at which half of the fall of `eval_loss` is reached; NaN if it does not fall or is unknown."""
+        losses = self.steps["eval_loss"].to_numpy().astype(np.float64)
+        fell = losses[0] - losses[-1]
+        steps = self.steps["step"].to_numpy().astype(np.float64)
+        return crossing(steps, (losses[0] - losses) / fell, 0.5) if fell > 0 else math.nan
 
     def seen(self, step: float, what: str = "samples_seen") -> float:
         """Samples (or "tokens_seen") seen until a step, interpolated linearly between tracked steps."""
@@ -142,6 +153,7 @@ class Trajectory(AnalysisResult):
             "scale_free": self.scale_free,
             "early_steps": self.early_steps,
             "half_movement": to_json_value(self.half_movement),
+            "half_loss": to_json_value(self.half_loss),
             "samples_at_half": to_json_value(self.seen(self.half.value)),
             "samples_at_ninety": to_json_value(self.seen(self.ninety.value)),
             **{name: with_interval(one) for name, one in estimates.items()},
@@ -183,7 +195,7 @@ def trajectory(
     if scores is not None and of_task is None:
         raise unknown_name("task", task, [str(name) for name in scores])
     if scale_free:
-        check_levels("scale_free", signed=_is_signed(levels, of_task))
+        check_levels("scale_free", signed=is_signed(levels if of_task is None else of_task))
     rows = _sample_rows(of_task, levels, task)
     steps = levels["step"].to_numpy().astype(np.float64)
     early_steps = float(early) if early is not None else max(steps[1], steps[0] + (steps[-1] - steps[0]) / 10)
@@ -202,6 +214,7 @@ def trajectory(
         early_steps=early_steps,
         half_movement=crossing(steps, moved, 0.5) if np.isfinite(moved).all() else math.nan,
         scale_free=scale_free,
+        scale=float(rows[-1].mean() / rows[0].mean()) if scale_free else 1.0,
     )
 
 
@@ -324,12 +337,6 @@ def _task_levels(study: xr.Dataset, task: str | None) -> tuple[str, xr.DataArray
     if levels.sizes["step"] < FEWEST_STEPS:
         raise HeadnbError(f"a trajectory needs at least {FEWEST_STEPS} tracked steps, got {levels.sizes['step']}")
     return task or "the task", levels.transpose("step", *HEADS)
-
-
-def _is_signed(levels: xr.DataArray, scores: xr.Dataset | None) -> bool:
-    if scores is None:
-        return str(levels.attrs.get("kind", "level")) != "level"
-    return str(scores.attrs.get("reduction", "mean-abs")) != "mean-abs"
 
 
 def _sample_rows(scores: xr.Dataset | None, levels: xr.DataArray, task: str) -> Array:

@@ -122,7 +122,8 @@ def predict_transfer(
         seed: of the permutations.
 
     Raises:
-        HeadnbError: no predictors, missing values, equal gains, or too many baselines for the number of tasks.
+        HeadnbError: no predictors, other dims, missing values, equal gains, or too many baselines for the number of
+            tasks.
     """
     alpha = checked_level(alpha, "alpha")
     if not predictors:
@@ -164,6 +165,10 @@ def predict_transfer(
 
 def _matrix(values: xr.DataArray, tasks: list[Any]) -> Array:
     """(T, T) of these tasks; the diagonal is 0."""
+    if extra := [str(dim) for dim in values.dims if dim not in DIMS]:
+        raise HeadnbError(
+            f"{values.name or 'a measurement'} has the dims {', '.join(extra)} besides {' and '.join(DIMS)}"
+        )
     whole = xr.DataArray(np.zeros((len(tasks),) * 2), dict.fromkeys(DIMS, tasks), DIMS)
     matrix = (whole + values.reindex({dim: tasks for dim in DIMS if dim in values.dims})).transpose(*DIMS).to_numpy()
     matrix[np.eye(len(tasks), dtype=bool)] = 0

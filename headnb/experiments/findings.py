@@ -182,7 +182,11 @@ def training_curves(trajectories: Mapping[tuple[str, int], Trajectory]) -> xr.Da
 
 
 def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.DataFrame:
-    """One row per task, mean over seeds: half-change and 90 % steps, early speed, relative parameter distance."""
+    """One row per task, mean over seeds: half-change and 90 % steps, early speed, relative parameter distance.
+
+    Runs whose pattern does not change beyond noise count in the columns of the parameters only; "measured in runs" has
+    the number of the other runs.
+    """
     rows = [
         {
             "task": task,
@@ -195,7 +199,16 @@ def trajectory_table(trajectories: Mapping[tuple[str, int], Trajectory]) -> pd.D
         }
         for (task, _), of_run in trajectories.items()
     ]
-    return pd.DataFrame(rows).groupby("task", sort=False).mean()
+    of_tasks = pd.DataFrame(rows).groupby("task", sort=False)
+    halves = of_tasks["half-change step"]
+    measured = [f"{count} of {runs}" for count, runs in zip(halves.count(), halves.size(), strict=True)]
+    return of_tasks.mean().assign(**{"measured in runs": measured})
+
+
+def measured_runs(trajectories: Mapping[tuple[str, int], Trajectory]) -> str:
+    """` (measured in 1 of 4 runs)` if the other patterns do not change beyond noise and means omit them; else empty."""
+    measured = sum(math.isfinite(of_run.half.value) for of_run in trajectories.values())
+    return "" if measured == len(trajectories) else f" (measured in {measured} of {len(trajectories)} runs)"
 
 
 def _trained(run: Run) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ The run folder has no fine-tuned weights, so notebooks 01 and 02 save the Gram m
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from headnb.analysis.layer_profile import EVEN_RISE_WIDTH, LayerRun, layer_profile
@@ -86,13 +87,14 @@ def layer_sections(run: Run) -> list[Section]:
         NOT_FOUND: "Fine-tuning does not concentrate the change of the representations in a part of the layers",
         UNDECIDED: "It is undecided whether the change of the representations is concentrated in a part of the layers",
     }[answer.verdict]
+    spans = f": the transition spans {width:.0%} of them, and {EVEN_RISE_WIDTH:.0%} in a uniform rise"
     return [
         Section(
             "Layers",
             "Which layers does fine-tuning change?",
             Finding(
                 answer.verdict,
-                f"{headline}: the transition spans {width:.0%} of them, and {EVEN_RISE_WIDTH:.0%} in a uniform rise.",
+                f"{headline}{spans if math.isfinite(width) else ''}.",
                 answer.reason,
                 numbers,
             ),

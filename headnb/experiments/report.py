@@ -81,11 +81,11 @@ def _names_of_paths(run: Run) -> dict[str, str]:
 
 def _introduction(run: Run) -> str:
     settings, trained = run.settings, run.trained
-    seeds = max(map(len, trained.values()))
-    runs = f"{seeds} training run{'s' if seeds > 1 else ''}"
+    fewest, most = (of(map(len, trained.values())) for of in (min, max))
+    runs = f"{most if fewest == most else f'{fewest} to {most}'} training run{'s' if most > 1 else ''}"
     return (
         f"{len(settings.tasks)} tasks; {settings.n} samples of each are scored before and after fine-tuning; {runs} on "
-        f"each of {len(trained)} tasks. Intervals cover samples and training runs."
+        f"each of {len(trained)} tasks. Intervals cover samples{' and training runs' if fewest > 1 else ''}."
     )
 
 

@@ -75,8 +75,8 @@ def mixture_section(effect: MixtureEffect, of_fit: str, papers: Mapping[str, str
 
 def mixture_answer(effect: MixtureEffect) -> tuple[Answer, str]:
     """The answer, and the difference of the losses for the headline."""
-    if not {RANDOM, FITTED} <= set(effect.loss["way"].to_numpy()):
-        return Answer(UNDECIDED, "It was not tested: the fit has no weight above zero."), ""
+    if missing := [NAMES[way] for way in (FITTED, RANDOM) if way not in effect.loss["way"].to_numpy()]:
+        return Answer(UNDECIDED, f"It was not tested: there is no training on {' and on '.join(missing)}."), ""
     change = effect.loss_change.sel(against=RANDOM, way=FITTED)
     return answer_of(Effect.of(change, -1), LOSS), f": difference {signed_text(change)} nats"
 
@@ -97,7 +97,7 @@ def continual_section(result: Forgetting) -> Section:
     rise, moved = continual_charts(result)
     return Section(
         "Continual learning",
-        "Are earlier tasks forgotten, and do head patterns predict which?",
+        "Are earlier tasks forgotten, and how far do their head patterns move?",
         Finding(
             answer.verdict,
             f"{headline}: backward transfer {signed_text(result.transfer)} nats.",

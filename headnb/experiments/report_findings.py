@@ -6,14 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from headnb.analysis.composition.verdict import UNCENTRED, join_names
-from headnb.analysis.trajectories import FEWEST_STEPS
+from headnb.analysis.trajectories import FEWEST_STEPS, SHARP
 from headnb.display.charts import plots
 from headnb.display.grid import HeadGrid
 from headnb.display.report import FOUND, NOT_FOUND, UNDECIDED, Finding, Number, Section, Table
+from headnb.experiments.fair.decision import ABSENT
 from headnb.experiments.findings import (
     changes_of,
     combinations_of,
     detection_power,
+    measured_runs,
     pairs_of,
     progress_of,
     training_curves,
@@ -23,12 +25,12 @@ from headnb.experiments.findings import (
 from headnb.experiments.summaries import forms_table
 from headnb.experiments.verdicts import (
     GINI,
-    SPEED,
     Answer,
     Effect,
     answer_of_cases,
     answer_of_power,
     answer_of_test,
+    answer_of_verdicts,
 )
 from headnb.stats.rounding import NEEDS_MORE_SAMPLES, fixed
 from headnb.stats.score_statistics import CONCENTRATION
@@ -36,17 +38,20 @@ from headnb.stats.score_statistics import CONCENTRATION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from headnb.analysis.composition.evidence import CompositionEvidence
     from headnb.analysis.composition.fit import CombinationFit
     from headnb.analysis.task_selectivity import Selectivity
     from headnb.analysis.task_specificity import Specificity
+    from headnb.analysis.trajectories import Trajectory
+    from headnb.display.report import Verdict
     from headnb.experiments.folder import Run
 
 BOTH = ["before", "after"]
 RAPID = "Rapid change"
 RAPID_STARTS = {
-    FOUND: "Patterns change faster in early steps than in later steps",
+    FOUND: "Patterns change sharply in early steps",
     NOT_FOUND: "Patterns do not change faster in early steps than in later steps",
-    UNDECIDED: "It is undecided whether patterns change faster in early steps than in later steps",
+    UNDECIDED: "It is undecided whether patterns change sharply in early steps",
 }
 EVIDENCE = "Evidence: fractions of the error that remains after the patterns before fine-tuning, with one-sided limits"
 
@@ -175,7 +180,10 @@ def composition_section(run: Run, target: str, basics: Sequence[str], papers: Ma
 
 
 def composition_answer(fit: CombinationFit, share: float, power: float) -> Answer:
-    """Found if composition is supported; not found if this study would have detected it (`share`, `power`)."""
+    """Found if composition is supported; not found if no level of evidence is reached and composition is excluded.
+
+    It is excluded if this study would have detected it (`share`, `power`) and the upper limit of the gain is low.
+    """
     evidence = fit.evidence
     if fit.supported:
         return Answer(FOUND, f"Level of evidence: {evidence.level}.")
@@ -187,9 +195,25 @@ def composition_answer(fit: CombinationFit, share: float, power: float) -> Answe
             "The part of the change that the patterns before fine-tuning do not explain is too noisy (reliability "
             f"{fixed(evidence.change.reliability)}). More samples or training runs are needed.",
         )
-    if evidence.level and evidence.change.excess is None:
-        return Answer(UNDECIDED, f"Level of evidence: {evidence.level}. The next level needs {evidence.missing}.")
-    return answer_of_power(power, share)
+    if evidence.level:
+        return Answer(UNDECIDED, f"Level of evidence: {evidence.level}. {_not_shown(evidence)}")
+    answer, gain = answer_of_power(power, share), evidence.change.gain
+    if answer.verdict == NOT_FOUND and not gain.high < ABSENT:
+        return Answer(
+            UNDECIDED, f"The upper limit of the gain is not below {ABSENT:g}, so composition is not excluded."
+        )
+    return answer
+
+
+def _not_shown(evidence: CompositionEvidence) -> str:
+    """What is not shown beyond the level of evidence that is reached, in one sentence."""
+    change = evidence.change
+    if change is None or change.excess is None:
+        return f"The next level needs {evidence.missing}."
+    if not change.has_excess:
+        return "The basic tasks are not shown to explain more than other tasks do."
+    missing = [name for name in evidence.basics if name not in change.contributing]
+    return f"No unique contribution is shown for {join_names(missing)}."
 
 
 def _composition_numbers(
@@ -214,10 +238,14 @@ def rapid_section(run: Run) -> Section:
         return Section(RAPID, question, Finding(UNDECIDED, f"{RAPID_STARTS[UNDECIDED]}.", reason))
     trajectories = trajectories_of(run)
     means = trajectory_table(trajectories)
-    speeds = [of_run.early_speed for of_run in trajectories.values()]
-    answer = answer_of_cases([Effect(speed.low - 1, speed.high - 1) for speed in speeds], SPEED, "training runs")
+    undecided = (
+        f"the 95 % interval of the early speed is missing or reaches values between 1/{SHARP} and {SHARP}, which "
+        "dividing by the mean over heads may cause, or the loss reaches half of its change first"
+    )
+    answer = answer_of_verdicts(map(rapid_verdict, trajectories.values()), "training runs", undecided)
     samples = float(means["samples at half-change"].mean())
-    half = f"half of the change is reached after {samples:.0f} samples" if math.isfinite(samples) else ""
+    measured = measured_runs(trajectories)
+    half = f"half of the change is reached after {samples:.0f} samples{measured}" if math.isfinite(samples) else ""
     return Section(
         RAPID,
         question,
@@ -226,9 +254,9 @@ def rapid_section(run: Run) -> Section:
             ": ".join(filter(None, (RAPID_STARTS[answer.verdict], half))) + ".",
             answer.reason,
             (
-                Number("half-change step", float(means["half-change step"].mean())),
-                Number("samples at half-change", samples),
-                Number("90 % step", float(means["90 % step"].mean())),
+                Number(f"half-change step{measured}", float(means["half-change step"].mean())),
+                Number(f"samples at half-change{measured}", samples),
+                Number(f"90 % step{measured}", float(means["90 % step"].mean())),
                 Number("parameter distance (relative)", float(means["parameter distance"].mean())),
             ),
         ),
@@ -241,3 +269,14 @@ def rapid_section(run: Run) -> Section:
         ),
         tables=(Table.of(means, "Mean over seeds; scale-free patterns"),),
     )
+
+
+def rapid_verdict(course: Trajectory) -> Verdict:
+    """Found if a scale-free pattern changes sharply in early steps, and reaches half of its change before the loss.
+
+    Dividing by the mean over heads alone gives an early speed of `course.scale`.
+    """
+    speed = course.early_speed
+    if speed.low > max(SHARP, course.scale):
+        return UNDECIDED if course.half.value >= course.half_loss else FOUND
+    return NOT_FOUND if speed.high < min(1 / SHARP, course.scale) else UNDECIDED

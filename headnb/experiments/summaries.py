@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 
 from headnb.analysis.composition.verdict import UNCENTRED
+from headnb.analysis.trajectories import SHARP
+from headnb.experiments.findings import measured_runs
 from headnb.stats.patterns import compare
 from headnb.stats.rounding import fixed, interval_text
 from headnb.stats.score_statistics import CONCENTRATION, samples_of
@@ -221,11 +223,14 @@ def summary(contents: ReportContents) -> str:
 
 
 def speed_summary(trajectories: Mapping[tuple[str, int], Trajectory], means: pd.DataFrame) -> str:
-    """Steps at 50 % and 90 % of the change, and the runs in which early steps change the pattern faster."""
-    faster = [f"{task} (seed {seed})" for (task, seed), course in trajectories.items() if course.early_speed.low > 1]
+    """Steps at 50 % and 90 % of the change, and the runs with a sharp early change."""
+    sharp = [f"{task} (seed {seed})" for (task, seed), course in trajectories.items() if course.early_speed.low > SHARP]
+    half, samples, ninety = (means[name].mean() for name in ("half-change step", "samples at half-change", "90 % step"))
+    if math.isnan(half):
+        return "No pattern changes beyond noise."
     return (
-        f"Mean over tasks: half of the change is reached after **{means['half-change step'].mean():.1f}** steps "
-        f"({means['samples at half-change'].mean():.0f} samples), 90 % after {means['90 % step'].mean():.1f} steps. "
-        f"The pattern changes faster in early steps than in later steps (95 % interval over samples above 1) in "
-        f"**{len(faster)} of {len(trajectories)}** runs{': ' + ', '.join(faster) if faster else ''}."
+        f"Mean over tasks{measured_runs(trajectories)}: half of the change is reached after **{half:.1f}** steps "
+        f"({samples:.0f} samples), 90 % after {ninety:.1f} steps. The change per step in early steps is more than "
+        f"{SHARP} times that in later steps (95 % interval over samples) in **{len(sharp)} of {len(trajectories)}** "
+        f"runs{': ' + ', '.join(sharp) if sharp else ''}."
     )

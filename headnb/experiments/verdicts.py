@@ -45,7 +45,6 @@ class Size:
 
 
 GINI = Size(0.05, "a Gini coefficient lower by 0.05")
-SPEED = Size(0.25, "early changes faster by a quarter")
 LOSS = Size(0.05, "0.05 nats")
 PRECISION = Size(0.1, "a precision higher by 0.1")
 TRANSITION = Size(0.1, "a transition of at most 70 % of the layers")
@@ -103,14 +102,26 @@ def answer_of_cases(effects: Iterable[Effect], smallest: Size, cases: str) -> An
         smallest: smallest size of interest.
         cases: what the cases are, in the plural, such as "tasks".
     """
-    counts = Counter(verdict_of(effect, smallest) for effect in effects)
+    undecided = f"the 95 % interval is missing, or includes zero and also {smallest.words}"
+    return answer_of_verdicts([verdict_of(effect, smallest) for effect in effects], cases, undecided)
+
+
+def answer_of_verdicts(verdicts: Iterable[Verdict], cases: str, undecided: str) -> Answer:
+    """The verdict on most of several cases, with the number of each verdict.
+
+    Args:
+        verdicts: one for each case.
+        cases: what the cases are, in the plural, such as "tasks".
+        undecided: when a case is undecided.
+    """
+    counts = Counter(verdicts)
     of = counts.total()
     majority = [verdict for verdict in (FOUND, NOT_FOUND) if counts[verdict] > of / 2]
     verdict: Verdict = majority[0] if majority else UNDECIDED
     numbers = f"Found in {counts[FOUND]}, not found in {counts[NOT_FOUND]} and undecided in {counts[UNDECIDED]}"
     reason = f"{numbers} of {of} {cases}."
     if counts[UNDECIDED] and verdict == UNDECIDED:
-        reason += f" Undecided: the 95 % interval is missing, or includes zero and also {smallest.words}."
+        reason += f" Undecided: {undecided}."
     return Answer(verdict, reason)
 
 

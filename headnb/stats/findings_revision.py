@@ -12,6 +12,9 @@ and add a line to this list:
    Composition: patterns in units of the heads' levels, without shift and scale of each layer.
 3. Means over several training runs: heads whose run noise does not follow that of the other heads, and fewer than 50
    heads, are tested with their own runs only; sample noise is at least the interaction of samples and runs.
+4. Several verdicts of reports.
+5. Forgetting: no test of the correlation of pattern distance with the loss. Reports: composition with some evidence,
+   rapid change that the mean level causes, and layers without change are undecided. Intervals over few runs are wider.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FINDINGS_REVISION = 4
+FINDINGS_REVISION = 5
 FINDINGS_KEY = "findings_revision"  # its key in files
 _FIRST = 1  # of findings without the number
 

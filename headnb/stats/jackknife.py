@@ -3,7 +3,7 @@
 Noise in a pattern inflates Gini, coefficient of variation and kurtosis, and attenuates correlations. With 24 samples
 this bias exceeds the width of a naive interval. Each estimate is therefore corrected twice. Moments over heads use
 products of *different* samples, whose noise is independent, so that squared noise does not enter. A jackknife over
-samples (never over heads) removes the remaining bias and gives the interval. With more than `MAX_GROUPS` samples it
+samples (never over heads) removes the remaining bias and gives the interval. Above `MAX_JACKKNIFE_GROUPS` samples it
 deletes random groups instead of single samples (delete-m_j jackknife, Busing, Meijer and van der Leeden 1999).
 tests/simulation/test_statistics.py measures the coverage of the intervals.
 
@@ -26,7 +26,7 @@ from headnb.stats.estimates import Estimate
 from headnb.stats.reliability import MIN_SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Statistic = Callable[[Array, Array], Array]  # sums (k, features, heads), sample counts (k, 1) -> values (k)
 
-MAX_GROUPS = 256
+MAX_JACKKNIFE_GROUPS = 256
 
 
 class Jackknifed(NamedTuple):
@@ -183,7 +183,7 @@ def correlation(first: ArrayLike, second: ArrayLike, *, paired: bool, level: flo
         second: (m, heads) samples of the other pattern; if paired, n = m.
         paired: whether row i of both is the same sample.
         level: confidence level of the interval.
-        seed: seed of the random groups, used with more than MAX_GROUPS samples.
+        seed: seed of the random groups, used with more than MAX_JACKKNIFE_GROUPS samples.
     """
     level = checked_level(level)
     a, b = np.asarray(first), np.asarray(second)
@@ -217,7 +217,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
         first: (n, heads) samples of one pattern; equal rows for a pattern without noise.
         second: (n, heads) samples of the other pattern; row i is the same sample in both.
         level: confidence level of the interval.
-        seed: seed of the random groups, used with more than MAX_GROUPS samples.
+        seed: seed of the random groups, used with more than MAX_JACKKNIFE_GROUPS samples.
     """
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 2 or a.shape != b.shape:
@@ -246,7 +246,7 @@ def _paired_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callab
         covariance = _unbiased_product(sums, n, 0, 2, 4)
         return correlation_of(covariance, _unbiased_product(sums, n, 0, 0, 1), _unbiased_product(sums, n, 2, 2, 3))
 
-    return [(_jackknife(lambda s, n: _fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
+    return [(_jackknife(lambda s, n: fisher(r(s, n)), *groups), math.tanh), (_jackknife(r, *groups), float)]
 
 
 def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, Callable[[float], float]]]:
@@ -276,7 +276,7 @@ def _independent_fits(a: Array, b: Array, seed: int) -> list[tuple[Jackknifed, C
         df = welch_df(variances, np.array([fit_a.df, fit_b.df]))
         return Jackknifed(fit_a.value + fit_b.value - float(scale(np.array([r]))[0]), math.sqrt(variance), df)
 
-    return [(joint(_fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
+    return [(joint(fisher, 1 / max(1 - r * r, 1e-12)), math.tanh), (joint(np.asarray, 1.0), float)]
 
 
 def _noise_product(groups_a: tuple[Array, Array], groups_b: tuple[Array, Array]) -> float:
@@ -299,13 +299,22 @@ def welch_df(variances: Array, df: Array) -> float:
     return total**2 / float(np.sum(variances**2 / df)) if total > 0 else float(df.min())
 
 
+def sum_variances(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances (each with its degrees of freedom) and its `welch_df`; (0, 0) without variances."""
+    if not parts:
+        return 0.0, 0.0
+    variances, df = np.array(parts, dtype=np.float64).T
+    return float(variances.sum()), welch_df(variances, df)
+
+
 def correlation_of(covariance: Array, first: Array, second: Array) -> Array:
     """Covariance over the root of two noise-corrected variances; NaN unless both are positive."""
     known = (first > 0) & (second > 0)
     return np.where(known, covariance / np.sqrt(np.where(known, first * second, 1)), np.nan)
 
 
-def _fisher(r: Array) -> Array:
+def fisher(r: Array) -> Array:
+    """Fisher's transform of correlations; NaN unless they are between -1 and 1."""
     inside = np.abs(r) < 1
     return np.where(inside, np.arctanh(np.where(inside, r, 0)), np.nan)
 
@@ -342,11 +351,11 @@ def _fourth_moment(sums: Array, n: Array) -> Array:
 
 
 def group_sums(features: list[Array], seed: int) -> tuple[Array, Array]:
-    """Sums over groups of samples, (groups, features, heads), and group sizes; random groups above MAX_GROUPS."""
+    """Sums over groups of samples, (groups, features, heads), and group sizes; see MAX_JACKKNIFE_GROUPS."""
     n = len(features[0])
-    if n <= MAX_GROUPS:
+    if n <= MAX_JACKKNIFE_GROUPS:
         return np.stack(features, axis=1), np.ones(n)
-    starts = np.arange(MAX_GROUPS) * n // MAX_GROUPS
+    starts = np.arange(MAX_JACKKNIFE_GROUPS) * n // MAX_JACKKNIFE_GROUPS
     order = np.random.default_rng(seed).permutation(n)
     sums = np.stack([np.add.reduceat(feature[order], starts, axis=0) for feature in features], axis=1)
     return sums, np.diff(starts, append=n).astype(np.float64)

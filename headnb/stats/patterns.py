@@ -34,7 +34,7 @@ from headnb.stats.results import (
 from headnb.stats.scoring_revision import REVISION, check_same_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -54,6 +54,7 @@ NOTICES = (
     "samples_with_special_tokens",
     "samples_losing_text",
 )
+_SAME_ATTRS = ("task", "method", "encoding", "loss_reduction", "reduction")  # of scores whose samples are paired
 _KEPT_ATTRS = ("model", "task", "method", "method_label", "loss_reduction", "kv_heads", "dtype", REVISION, *NOTICES)
 
 
@@ -63,8 +64,7 @@ def pattern(scores: xr.Dataset, normalize: str | None = None) -> Pattern:
     Args:
         scores: scores as returned by `headnb.score_heads`. Scores without samples already are a pattern.
         normalize: None (as scored), "layer" (L2 norm of each layer is 1), "max" (the largest head is 1) or "rank"
-            (rank over the number of heads: the fraction of heads at or below this one; equal heads have their mean
-            rank).
+            (rank over the number of heads, 1 for the highest; equal heads have their mean rank).
 
     Returns:
         DataArray with attrs `kind` ("level" or "signed"), `units` and the fields of `stats.reliability.Evidence`. For
@@ -100,7 +100,7 @@ def normalized(levels: xr.DataArray, how: str) -> Pattern:
         scaled, units = levels / largest.where(largest > 0), "of the largest head"
     elif how == "rank":
         scaled = xr.apply_ufunc(_rank_share, levels, input_core_dims=[HEADS], output_core_dims=[HEADS])
-        units = "fraction of heads at or below"
+        units = "rank over the number of heads"
     else:
         raise unknown_name("normalisation", how, NORMALISATIONS)
     scaled = scaled.transpose(*levels.dims).rename(levels.name)
@@ -137,7 +137,7 @@ def sample_levels(scores: xr.Dataset) -> xr.DataArray:
             raise HeadnbError("these scores contain no samples yet")
         check_unique_samples(scores)
         finite = abs(score) < np.inf  # False for NaN
-        broken = (~finite & finite.any("sample")).any([dim for dim in score.dims if dim != "sample"])
+        broken = (~finite & score.notnull().any("sample")).any([dim for dim in score.dims if dim != "sample"])
         if broken.any():
             first = broken["sample"].values[np.flatnonzero(broken.values)[0]]
             raise HeadnbError(
@@ -238,54 +238,87 @@ def labelled_change(
 def paired_levels(before: xr.Dataset, after: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Levels (sample, layer, head) of the common samples, in the order of `before`."""
     levels = [sample_levels(scores) for scores in (before, after)]
-    require_scores(before, after)
-    check_same_revision(before.attrs, after.attrs)
-    for name in ("task", "method", "loss_reduction", "reduction"):
-        one, other = (scores.attrs.get(name) for scores in (before, after))
-        if one != other:
-            raise HeadnbError(f"these scores cannot be paired: {name} is {one!r} before and {other!r} after")
-    for level in levels:
-        if set(level.dims) != {"sample", *HEADS}:
-            raise HeadnbError(f"pairing needs scores (sample, layer, head), got ({', '.join(map(str, level.dims))})")
-        if "sample" not in level.indexes or not level.indexes["sample"].is_unique:
-            raise HeadnbError("pairing needs a unique id for each sample")
-    check_same_heads(before, after)
-    ids = levels[0].indexes["sample"]
-    common = ids[ids.isin(levels[1].indexes["sample"])]
-    if len(common) < 2:
-        raise HeadnbError(f"these scores have {len(common)} sample ids in common; a comparison needs at least 2")
-    _check_same_samples(before.sel(sample=common), after.sel(sample=common))
-    one, other = (level.sel(sample=common).transpose("sample", *HEADS) for level in levels)
+    ids = common_samples({"before": before, "after": after})
+    one, other = (level.sel(sample=ids).transpose("sample", *HEADS) for level in levels)
     return one, other
 
 
-def check_same_heads(before: xr.Dataset, after: xr.Dataset) -> None:
+def common_samples(scores: Mapping[str, xr.Dataset], same: Sequence[str] = _SAME_ATTRS) -> list[Hashable]:
+    """Ids of the samples that all scores (sample, layer, head) have, in the order of the first.
+
+    Args:
+        scores: the scores by what messages call them, such as "before" or "after run 2".
+        same: attributes that must be equal.
+
+    Raises:
+        HeadnbError: the scores are not comparable (`check_comparable`), samples without a unique id, fewer than two
+            common ids, or equal ids of different samples.
+    """
+    require_scores(*scores.values())
+    check_comparable(scores, same)
+    for name, each in scores.items():
+        if set(each["score"].dims) != {"sample", *HEADS}:
+            dims = ", ".join(map(str, each["score"].dims))
+            raise HeadnbError(f"pairing needs scores (sample, layer, head), got ({dims}) {name}")
+        if "sample" not in each.indexes or not each.indexes["sample"].is_unique:
+            raise HeadnbError(f"pairing needs a unique id for each sample; the scores {name} do not have one")
+    (first, one), *others = scores.items()
+    ids = one.indexes["sample"]
+    for _, other in others:
+        ids = ids[ids.isin(other.indexes["sample"])]
+    if len(ids) < 2:
+        raise HeadnbError(f"these scores have {len(ids)} sample ids in common; a comparison needs at least 2")
+    for name, other in others:
+        _check_same_samples(one.sel(sample=ids), other.sel(sample=ids), (first, name))
+    return list(ids)
+
+
+def check_comparable(scores: Mapping[str, xr.Dataset], same: Sequence[str] = _SAME_ATTRS) -> None:
+    """Raise HeadnbError unless all scores have the same heads, scoring revision and attributes `same`.
+
+    Args:
+        scores: the scores by what messages call them, such as "before" or "after run 2".
+        same: attributes that must be equal.
+    """
+    (first, one), *others = scores.items()
+    for name, other in others:
+        check_same_revision(one.attrs, other.attrs)
+        for attribute in same:
+            values = [each.attrs.get(attribute) for each in (one, other)]
+            if values[0] != values[1]:
+                raise HeadnbError(
+                    f"these scores cannot be paired: {attribute} is {values[0]!r} {first} and {values[1]!r} {name}"
+                )
+        check_same_heads(one, other, (first, name))
+
+
+def check_same_heads(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str] = ("before", "after")) -> None:
     """Raise HeadnbError unless both have the same layers and heads in the same order (heads pair by position)."""
-    if any(before.sizes[dim] != after.sizes[dim] for dim in HEADS):
-        one, other = (" x ".join(str(scores.sizes[dim]) for dim in HEADS) for scores in (before, after))
-        raise HeadnbError(f"these scores cannot be paired: {one} heads before and {other} after")
+    if any(one.sizes[dim] != other.sizes[dim] for dim in HEADS):
+        sizes = (" x ".join(str(scores.sizes[dim]) for dim in HEADS) for scores in (one, other))
+        raise HeadnbError("these scores cannot be paired: {2} heads {0} and {3} {1}".format(*names, *sizes))
     for dim in HEADS:
-        numbers, others = before.get_index(dim), after.get_index(dim)
+        numbers, others = one.get_index(dim), other.get_index(dim)
         if (differ := np.flatnonzero(numbers != others)).size:
-            first = differ[0]
+            place = differ[0]
             raise HeadnbError(
-                f"these scores cannot be paired: {dim} {numbers[first]} before corresponds to {dim} {others[first]} "
-                f"after; select the same {dim}s of both, in the same order"
+                f"these scores cannot be paired: {dim} {numbers[place]} {names[0]} corresponds to {dim} "
+                f"{others[place]} {names[1]}; select the same {dim}s of both, in the same order"
             )
 
 
-def _check_same_samples(before: xr.Dataset, after: xr.Dataset) -> None:
+def _check_same_samples(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> None:
     """Compare fingerprints, or else numbers of answer tokens, because equal ids may be mere row numbers."""
-    known = [name for name in ("fingerprint", "answer_tokens") if name in before and name in after]
+    known = [name for name in ("fingerprint", "answer_tokens") if name in one and name in other]
     if not known:
         return
-    differ = np.flatnonzero(before[known[0]].values != after[known[0]].values)
+    differ = np.flatnonzero(one[known[0]].values != other[known[0]].values)
     if differ.size:
-        ids = before.indexes["sample"]
+        ids = one.indexes["sample"]
         what = "tokens" if known[0] == "fingerprint" else "numbers of answer tokens"
         raise HeadnbError(
-            f"{differ.size} of {len(ids)} sample ids denote samples with different {what} before and after (the "
-            f"first: {ids[differ[0]]}); score the same samples with the same encoding both times; a task with "
+            f"{differ.size} of {len(ids)} sample ids denote samples with different {what} {names[0]} and {names[1]} "
+            f"(the first: {ids[differ[0]]}); score the same samples with the same encoding each time; a task with "
             "different samples needs a different name"
         )
 

@@ -25,9 +25,9 @@ RANK_NOTE = (
 def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.DataArray) -> Pattern:
     """Difference of the heads' ranks in two results, `second` minus `first`, such as two tasks of one model.
 
-    Tasks have different losses and their samples cannot be paired, so levels are not comparable, but ranks are. The
-    rank of a head is the fraction of all heads with a value at most as large. The difference is descriptive: no head is
-    tested. To test two results for the same samples, use `headnb.compare`.
+    Tasks have different losses and their samples cannot be paired, so levels are not comparable, but ranks are. A rank
+    is divided by the number of heads (1 for the highest); equal heads have their mean rank. The difference is
+    descriptive: no head is tested. To test two results for the same samples, use `headnb.compare`.
 
     Args:
         first: scores, a pattern, or one task of a study (`study.sel(task="svamp")`).
@@ -49,8 +49,7 @@ def rank_difference(first: xr.Dataset | xr.DataArray, second: xr.Dataset | xr.Da
     kinds = [str(levels.attrs.get("kind", "value")) for levels in (one, other)]
     if kinds[0] != kinds[1] or kinds[0] == "difference":
         raise HeadnbError(f"ranks of these results are not comparable: {kinds[0]} and {kinds[1]} values")
-    heads = [levels.to_dataset(name="value") for levels in (one, other)]
-    check_same_heads(*heads)
+    check_same_heads(one.to_dataset(name="value"), other.to_dataset(name="value"))
     ranks = [normalized(levels, "rank").reset_coords(drop=True) for levels in (one, other)]
     difference = (ranks[1] - ranks[0].assign_coords(ranks[1].coords)).rename(RANK_DIFFERENCE)
     names = {name: _difference_of_names(name, one, other) for name in ("model", "task", "method")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headnb.stats.estimates import Estimate
 
 
-class Concentration(NamedTuple):
+class ConcentrationStatistic(NamedTuple):
     """A concentration statistic of levels over heads, as shown under grids and in tables."""
 
     label: str
@@ -29,19 +29,19 @@ class Concentration(NamedTuple):
 
 
 CONCENTRATION = {
-    "gini": Concentration(
+    "gini": ConcentrationStatistic(
         "Gini",
         "Gini coefficient over the heads: 0 if all are equal, near 1 if one head has everything",
         descriptive.gini,
         jackknife.gini,
     ),
-    "cv": Concentration(
+    "cv": ConcentrationStatistic(
         "CV",
         "Coefficient of variation over the heads: standard deviation divided by the mean",
         descriptive.coefficient_of_variation,
         jackknife.coefficient_of_variation,
     ),
-    "kurtosis": Concentration(
+    "kurtosis": ConcentrationStatistic(
         "excess kurtosis",
         "Excess kurtosis over the heads: 0 for a normal distribution, large if few heads stand out",
         descriptive.kurtosis,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from headnb.stats.descriptive import Array
 
-MAX_GROUPS = 1024
+MAX_FLIPPED_GROUPS = 1024
 MIN_TO_RESAMPLE = 5
 FLIPS_PER_BATCH = 500
 
@@ -204,9 +204,9 @@ def _checked_samples(samples: ArrayLike, least: int = 2) -> Array:
 def _sums_of_groups(values: Array, seed: int) -> Array:
     """Sums over random groups, if there are many samples: equally valid, and closer to symmetric."""
     n = len(values)
-    if n <= MAX_GROUPS:
+    if n <= MAX_FLIPPED_GROUPS:
         return values
-    starts = np.arange(MAX_GROUPS) * n // MAX_GROUPS
+    starts = np.arange(MAX_FLIPPED_GROUPS) * n // MAX_FLIPPED_GROUPS
     return np.asarray(np.add.reduceat(values[np.random.default_rng(seed).permutation(n)], starts, axis=0))
 
 

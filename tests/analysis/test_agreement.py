@@ -180,13 +180,20 @@ def test_result_has_a_verdict_html_json_and_a_chart():
     ("scores", "message"),
     [
         ({"one": scored()["one"]}, "at least two methods"),
-        ({"one": scored()["one"], "other": scored(heads=(5, 10))["other"]}, "6 x 10 heads before and 5 x 10"),
+        ({"one": scored()["one"], "other": scored(heads=(5, 10))["other"]}, "6 x 10 heads of one and 5 x 10 of other"),
         (
             {"one": scored()["one"].assign_attrs(task_fingerprint="a"),
              "other": scored()["other"].assign_attrs(task_fingerprint="b")},
-            "of other have a different task",
+            "task_fingerprint is 'a' of one and 'b' of other",
         ),
-        (scored() | {"third": scored()["one"].assign_coords(sample=range(50, 74))}, "no samples in common"),
+        (scored() | {"third": scored()["one"].assign_coords(sample=range(50, 74))}, "0 sample ids in common"),
+        ({"one": scored()["one"], "other": scored()["other"].assign_attrs(task="x")}, "task is 'sums' of one"),
+        ({"one": scored()["one"], "other": scored()["other"].assign_attrs(encoding="chat")}, "encoding is None of one"),
+        (
+            {"one": scored()["one"].assign(fingerprint=("sample", range(24))),
+             "other": scored()["other"].assign(fingerprint=("sample", range(1, 25)))},
+            "24 of 24 sample ids denote samples with different tokens of one and of other",
+        ),
     ],
 )  # fmt: skip
 def test_incomparable_scores_are_refused(scores, message):
@@ -206,5 +213,5 @@ def test_scores_of_two_revisions_are_refused():
 
 
 def test_scores_without_sample_ids_are_refused():
-    with pytest.raises(HeadnbError, match="other have no sample ids"):
+    with pytest.raises(HeadnbError, match="unique id for each sample; the scores of other do not"):
         compare_methods({"one": scored()["one"], "other": scored()["other"].drop_vars("sample")})

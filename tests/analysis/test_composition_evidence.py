@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import headnb
 import numpy as np
@@ -318,6 +319,8 @@ def test_power_is_small_without_and_large_with_much_composition():
     assert found.table.loc[1.0, "error"] == pytest.approx(np.sqrt((p * (1 - p)).max() / 5))
     assert "With 3 training runs and 32 samples per task, the probability of detecting" in found.verdict
     assert "if a share of 0 is composed" in found.verdict
+    always = replace(found, rates=found.rates * 0 + 1.0, replicates=40)  # Wilson: 40 / (40 + 1.96**2) = 0.912
+    assert "100% [91%, 100%] if a share of 1 is composed" in always.verdict
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["replicates"] == 5
     assert found.to_dict()["rates"][0]["share"] == 0
     assert found.verdict in found._repr_html_()

@@ -86,6 +86,8 @@ def test_given_scores_choose_without_the_tested_samples(found):
         curve(model, by=tested)
     with pytest.raises(HeadnbError, match="by must be the name of a method or per-sample scores"):
         curve(model, by=other.heads.pattern())
+    with pytest.raises(HeadnbError, match="at least 2 tested samples; the task has 1"):
+        headnb.deletion_curve(model, TOKENIZER, load_task(PAIRS[:1], name="one"), by=other, ks=[3])
 
 
 def test_intervals_are_paired_t_intervals_and_count_the_draws(found):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import xarray as xr
 from headnb.analysis.cka import cka, gram
 from headnb.analysis.layer_profile import LayerRun, layer_profile, transition
 from headnb.errors import HeadnbError
+from headnb.experiments import layers
 from scipy import stats
 
 from simulated_finetuning import scores_of
@@ -161,14 +163,20 @@ def test_signed_scores_are_refused():
         layer_profile({"a": [signed]})
 
 
-def test_unchanged_representations_have_no_transition():
+def test_unchanged_representations_have_no_transition(monkeypatch):
     """CKA of equal representations is 1 up to rounding, such as 1 - 1e-16."""
     assert transition(np.array([0, 1e-16, 2e-16, 1e-9])) == (4, 4)
     runs = [planted(seed)[0] for seed in range(4)]
     own = layer_profile({"a": [run._replace(grams=(run.grams[0], run.grams[0])) for run in runs]})
     assert own.stages == (LAYERS, LAYERS)
     assert own.supported is None
+    assert np.isnan(own.width).all()
+    assert "Not every run has a transition, since nothing changed (4 training runs)" in own.verdict
     assert "No evidence of distinct kinds of layers" in own.verdict
+    monkeypatch.setattr(layers, "layers_of", lambda run: own)
+    (section,) = layers.layer_sections(SimpleNamespace(findings=SimpleNamespace(has_arrays=lambda name: True)))
+    assert section.finding.verdict == "undecided"
+    assert "nan" not in section.finding.headline
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from headnb.analysis.mixture_effect import BASE, FITTED, PLAIN, RANDOM, mixture_effect
 from headnb.errors import HeadnbError
+from headnb.experiments.report_applications import mixture_answer
 from scipy import stats
 
 
@@ -92,7 +93,10 @@ def test_only_samples_that_all_have_count_and_answers_are_those_that_were_asked(
 def test_verdict_reports_a_missing_mixture() -> None:
     found = mixture_effect("sums", {PLAIN: trained(0), RANDOM: trained(0, seed=1)})
     assert found.supported is None
-    assert "No model was trained on the fit's mixture" in found.verdict
+    assert "No model was trained on the fit's mixture." in found.verdict
+    assert mixture_answer(found)[0].reason == "It was not tested: there is no training on the fit's mixture first."
+    alone = mixture_effect("sums", {PLAIN: trained(0), FITTED: trained(0, seed=1)})
+    assert mixture_answer(alone)[0].reason == "It was not tested: there is no training on a random mixture first."
 
 
 def test_incomparable_scores_are_refused() -> None:

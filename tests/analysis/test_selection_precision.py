@@ -64,6 +64,14 @@ def test_intervals_over_targets_are_students() -> None:
     assert np.isnan(mean_over_targets(given.isel(target=[0]))["low"]).all()
 
 
+def test_equal_values_of_all_targets_have_no_interval() -> None:
+    """0.3 - 0.2 and 0.8 - 0.7 differ in the last bits only: a width of 1e-17 would show any direction."""
+    equal = xr.DataArray([[0.3 - 0.2], [0.8 - 0.7], [0.1]], {"target": list("abc"), "k": [2]}, ("target", "k"))
+    found = mean_over_targets(equal)
+    assert float(found["value"][0]) == pytest.approx(0.1)
+    assert np.isnan(found[["low", "high"]].to_array()).all()
+
+
 def test_a_target_without_samples_in_the_pool_has_no_precision() -> None:
     with pytest.raises(HeadnbError, match="no samples of sums"):
         selection_precision(TARGETS, {"hub/org": POOL["hub/org"]}, (2,), "tfidf")

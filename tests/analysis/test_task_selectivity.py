@@ -8,6 +8,7 @@ from dataclasses import replace
 import headnb
 import numpy as np
 import pytest
+from headnb.analysis.before_after import read_stages
 from headnb.analysis.concentration import CONCENTRATIONS, concentration
 from headnb.errors import HeadnbError
 from headnb.stats import descriptive, jackknife
@@ -65,6 +66,22 @@ def test_variance_between_runs_widens_the_interval():
     differing = np.stack([levels_of(run) for run in three_runs(AFTER["svamp"])])
     apart = concentration(before, differing, "gini")["change"]
     assert apart.high - apart.low > same.high - same.low
+
+
+def test_intervals_over_two_runs_cover_the_mean_over_runs():
+    """At 95 % coverage, fewer than 108 of 120 intervals cover with probability 1 / 100; Welch's had 88 %."""
+    rng = np.random.default_rng(1)
+    base = np.random.default_rng(5).lognormal(sigma=0.6, size=60)
+
+    def run_patterns(runs: int) -> np.ndarray:
+        return base * rng.lognormal(sigma=0.3, size=(runs, 60))
+
+    truth, before, covered = np.mean(descriptive.gini(run_patterns(20000))), base * np.ones((24, 1)), []
+    for _ in range(120):
+        levels = run_patterns(2)[:, None] * rng.gamma(4, 1 / 4, (2, 24, 60))
+        after = concentration(before, levels, "gini")["after"]
+        covered += [after.low <= truth <= after.high] if np.isfinite(after.value) else []
+    assert np.mean(covered) >= 0.9
 
 
 def test_correlations_are_corrected_for_noise_and_of_themselves_one():
@@ -242,6 +259,7 @@ def test_result_is_text_html_and_json():
     [
         ({}, AFTER, "no scores before fine-tuning"),
         (BEFORE, {}, "no tasks"),
+        (BEFORE, {**AFTER, "gsm8k": []}, "gsm8k has no training runs"),
         ({"svamp": BEFORE["svamp"]}, {"svamp": AFTER["gsm8k"]}, "task is 'svamp' before and 'gsm8k' after"),
         (
             {"svamp": BEFORE["svamp"].assign_attrs(reduction="mean")},
@@ -292,3 +310,31 @@ def test_kurtosis_of_few_samples_is_unknown_without_a_warning(n):
     before, after = levels_of(BEFORE["svamp"])[:n], levels_of(AFTER["svamp"])[:n]
     for runs in (after[None], np.stack([after] * 2)):
         assert all(np.isnan(stage.value) for stage in concentration(before, runs, "kurtosis").values())
+
+
+MARKED = scores_of(np.ones((4, 2, 3))).assign(fingerprint=("sample", range(4)))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (MARKED.assign_attrs(task="products"), "task is 'sums' before run 1 and 'products' before run 2"),
+        (MARKED.assign_attrs(method="taylor-token"), "method is 'activation' before run 1"),
+        (MARKED.assign(fingerprint=("sample", range(1, 5))), "4 of 4 sample ids .* before run 1 and before run 2"),
+        (MARKED.isel(head=slice(None, None, -1)), "head 0 before run 1 corresponds to head 2 before run 2"),
+        (MARKED.isel(head=[0, 1]), "2 x 3 heads before run 1 and 2 x 2 before run 2"),
+    ],
+)
+def test_training_runs_of_unequal_scores_are_not_averaged(other, message):
+    """Each run is consistent in itself."""
+    with pytest.raises(HeadnbError, match=message):
+        read_stages([(MARKED, MARKED), (other, other)], "sums")
+
+
+def test_patterns_before_are_averaged_over_runs_as_scores_are():
+    rng = np.random.default_rng(0)
+    scores = [[scores_of(rng.random((4, 2, 3))) for _ in range(2)] for _ in range(3)]
+    of_scores = read_stages([tuple(run) for run in scores], "sums")
+    of_patterns = read_stages([tuple(stage.heads.pattern() for stage in run) for run in scores], "sums")
+    np.testing.assert_allclose(of_patterns.before[0], of_scores.before.mean(axis=0))
+    np.testing.assert_allclose(of_patterns.after[:, 0], of_scores.after.mean(axis=1))

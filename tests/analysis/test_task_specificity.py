@@ -220,3 +220,11 @@ def test_three_samples_of_two_models_are_no_test():
     assert np.isnan(found.between["p"]).all()
     assert "needs more samples or models" in found.verdict
     assert "nan" not in found.verdict
+
+
+def test_a_run_that_is_scored_on_some_tasks_only_is_refused():
+    """Which run lacks the scores is unknown, so runs of two evaluated tasks cannot be permuted together."""
+    before, after = models(2, own=0.5, tasks=TASKS[:3])
+    runs = {t: {e: [one] * (3 if e == TASKS[0] else 2) for e, one in row.items()} for t, row in after.items()}
+    with pytest.raises(HeadnbError, match=r"of 3 training runs on .* and of 2 on .*; give the scores of each run"):
+        headnb.specificity(before, runs)

@@ -118,6 +118,8 @@ def test_too_few_tasks_are_not_tested_and_missing_values_are_refused():
         predict_transfer(gain.where(gain["trained"] != "task1"), predictors, baselines)
     with pytest.raises(HeadnbError, match="is missing for some pairs"):
         predict_transfer(gain, {name: values[1:] for name, values in predictors.items()}, baselines)
+    with pytest.raises(HeadnbError, match="has the dims step besides trained and evaluated"):
+        predict_transfer(gain, {name: values.expand_dims(step=2) for name, values in predictors.items()}, baselines)
     with pytest.raises(HeadnbError, match="too many for 5 tasks"):
         predict_transfer(gain, predictors, {str(i): baselines["text"] for i in range(11)})
 

@@ -8,6 +8,7 @@ import pytest
 from headnb.display.charts import plots
 from headnb.display.payload import payload
 from headnb.experiments.findings import changes_of, progress_of, training_curves, trajectory_table
+from headnb.experiments.summaries import speed_summary
 
 from simulated_finetuning import random_change
 from simulated_tracking import EXPONENTIAL, STEPS, simulated_study
@@ -57,6 +58,16 @@ def test_progress_keeps_every_seed_and_the_table_has_their_mean() -> None:
     halves = [RUNS["gsm8k", seed].half.value for seed in (0, 1)]
     assert table.loc["gsm8k", "half-change step"] == pytest.approx(np.mean(halves))
     assert table.loc["gsm8k", "samples at half-change"] == pytest.approx(8 * np.mean(halves))
+
+
+def test_runs_without_a_change_are_counted_and_not_hidden_in_the_means() -> None:
+    flat = headnb.trajectory(*simulated_study(np.zeros(8)))
+    runs = {("gsm8k", 0): RUNS["gsm8k", 0], ("gsm8k", 1): flat, ("mbpp", 0): flat, ("mbpp", 1): flat}
+    table = trajectory_table(runs)
+    assert table["measured in runs"].to_dict() == {"gsm8k": "1 of 2", "mbpp": "0 of 2"}
+    assert "Mean over tasks (measured in 1 of 4 runs): half of the change" in speed_summary(runs, table)
+    assert "measured in" not in speed_summary(RUNS, trajectory_table(RUNS))
+    assert speed_summary({("mbpp", 0): flat}, table.loc[["mbpp"]]) == "No pattern changes beyond noise."
 
 
 @pytest.mark.parametrize("runs", [1, 3])

@@ -254,7 +254,7 @@ def test_groups_of_samples_give_nearly_the_estimate_of_single_samples(n, monkeyp
     x = np.random.default_rng(15).gamma(0.5, size=(n, 60)) * np.linspace(0.3, 3, 60)
     estimates = (jackknife.gini, jackknife.coefficient_of_variation, jackknife.kurtosis)
     grouped = [f(x) for f in estimates]
-    monkeypatch.setattr(jackknife, "MAX_GROUPS", n)
+    monkeypatch.setattr(jackknife, "MAX_JACKKNIFE_GROUPS", n)
     for group, single in zip(grouped, (f(x) for f in estimates), strict=True):
         width = single.high - single.low
         assert group.value == pytest.approx(single.value, abs=0.1 * width)

@@ -96,6 +96,9 @@ def test_a_sample_that_is_not_finite_is_named():
     scores = scores_of([[[1, 2]], [[np.inf, 2]], [[1, np.nan]]], ids=["a", "b", "c"])
     with pytest.raises(HeadnbError, match=r"2 of 3 samples .* \(the first: b\)"):
         patterns.pattern(scores)
+    with pytest.raises(HeadnbError, match="2 of 2 samples"):  # a head that is infinite in every sample is not missing
+        patterns.pattern(scores_of([[[1, np.inf]], [[2, -np.inf]]]))
+    assert np.isnan(patterns.pattern(scores_of([[[1, np.nan]], [[2, np.nan]]]))[0, 1])
 
 
 def test_scores_without_samples_or_score_are_refused():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from headnb.analysis.debiased_products import MAX_GROUPS
+from headnb.analysis.debiased_products import MAX_PRODUCT_GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -47,7 +47,7 @@ class LayerProducts:
         patterns: measured on the same heads, without NaN.
         layers: (heads), the layer of each head.
         levels: (heads), the level of each head, the unit of its values.
-        seed: seed of the random groups, used with more than MAX_GROUPS samples.
+        seed: seed of the random groups, used with more than MAX_PRODUCT_GROUPS samples.
     """
 
     def __init__(self, patterns: Sequence[MeasuredPattern], layers: Array, levels: Array, seed: int = 0) -> None:
@@ -86,7 +86,7 @@ class LayerProducts:
     def _without_samples(self, set_index: int) -> Replicates:
         psi, indices = self._influence[set_index], self._sets[set_index]
         order = np.random.default_rng(self._seed).permutation(len(psi))
-        groups = np.array_split(order, min(len(psi), MAX_GROUPS))
+        groups = np.array_split(order, min(len(psi), MAX_PRODUCT_GROUPS))
         values = np.repeat(self._values[None], len(groups), axis=0)
         noise, run_noise, interaction = list(self._noise), list(self._run_noise), list(self._interaction)
         noise[set_index] = _sample_noise(psi, groups)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from headnb.analysis.composition.comparison import ComparisonInputs, compare
 from headnb.analysis.composition.evidence import BEYOND_FORMAT, GAIN, SHARED
@@ -80,13 +81,18 @@ class CompositionPower(AnalysisResult):
         """The power of this design for each share, in one sentence."""
         level = SHARED if SHARED in self.rates else GAIN
         powers = [
-            f"{row[level]:.0%} ± {row['error']:.0%} if a share of {share:g} is composed"
-            for share, row in self.rates.iterrows()
+            f"{rate:.0%} {self._interval(rate)} if a share of {share:g} is composed"
+            for share, rate in self.rates[level].items()
         ]
         return (
             f"With {self.runs} training runs and {self.samples} samples per task, the probability of detecting "
             f"composition of {self.target} from {join_names(self.basics)} ({level}) is {join_names(powers)}."
         )
+
+    def _interval(self, rate: float) -> str:
+        """Wilson's 95 % interval of a rate, which has a width for 0 and 1 too."""
+        low, high = binomtest(round(rate * self.replicates), self.replicates).proportion_ci(method="wilson")
+        return f"[{low:.0%}, {high:.0%}]"
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON values."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Score methods of the selection methods that compare scores; the other selection methods use text, or nothing.
 SCORE_METHODS = {"pattern": "activation", "cosine": "activation", "gradient-free": "output-norm"}
 
+_ROUNDING = 1e-9  # of precisions, which are fractions
+
 
 def selection_precision(
     targets: Mapping[str, object],
@@ -69,11 +71,14 @@ def mean_over_targets(precision: xr.DataArray, level: float = 0.95) -> xr.Datase
 
     Args:
         precision: (..., target, k), precisions or differences of precisions.
-        level: confidence level of the intervals, which are NaN for one target.
+        level: confidence level of the intervals, which are NaN if all targets have the same value, up to rounding.
     """
     rest = tuple(dim for dim in precision.dims if dim != "target")
     values: Array = precision.transpose("target", *rest).to_numpy()
-    ends = t_intervals(values.reshape(len(values), -1), level)
+    rows = values.reshape(len(values), -1)
+    mean, *limits = t_intervals(rows, level)
+    varied = np.ptp(rows, axis=0) > _ROUNDING  # equal values do not say how much others would vary
+    ends = (mean, *(np.where(varied, limit, np.nan) for limit in limits))
     shape = values.shape[1:]
     coords = {name: coord for name, coord in precision.coords.items() if "target" not in coord.dims}
     columns = zip(("value", "low", "high"), ends, strict=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from headnb.analysis.trajectories import crossing, trajectory
+from headnb.analysis.trajectories import trajectory
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
@@ -194,12 +194,9 @@ def half_times(tuned: FineTuned, task: str, lengths: Sequence[int]) -> list[dict
     for length in lengths:
         study = tuned.study.sel(step=slice(0, length))
         scores = {task: tuned.scores[task].sel(step=slice(0, length))}
-        half = trajectory(study, scores, task=task, scale_free=True).half
-        losses = study["eval_loss"].sel(task=task).to_numpy().astype(np.float64)
-        steps = study["step"].to_numpy().astype(np.float64)
-        fell = losses[0] - losses[-1]
-        loss = crossing(steps, (losses[0] - losses) / fell, 0.5) if fell > 0 else np.nan
-        row = {"pattern": half.value, "pattern_low": half.low, "pattern_high": half.high, "loss": loss}
+        course = trajectory(study, scores, task=task, scale_free=True)
+        half = course.half
+        row = {"pattern": half.value, "pattern_low": half.low, "pattern_high": half.high, "loss": course.half_loss}
         rows.append({"length": length, **row})
     return rows
 
