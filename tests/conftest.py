@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 # Kernels and subprocesses of tests import the same helpers.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(SUPPORT), os.environ.get("PYTHONPATH"))))
-torch.set_num_threads(1)  # tiny matrices gain nothing from more threads
+# Tiny matrices gain nothing from more threads, and threads of processes beside each other wait for each other.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")  # a slow machine is not a failure
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore SIGINT
