@@ -51,11 +51,11 @@ class HeadGrid:
 
     @classmethod
     def of(cls, data: object, *, title: str = "") -> HeadGrid:
-        """Create a grid from a payload or from data that `headnb.display.payload` accepts; a grid is returned as is."""
+        """Create a grid from a payload or data that `headnb.display.payload` accepts, or give a grid another title."""
         if isinstance(data, HeadGrid):
-            return data
+            return cls({**data.payload, "title": title}) if title else data
         if isinstance(data, dict) and "version" in data and "panels" in data:
-            return cls(parse_payload(data))
+            return cls.of(cls(parse_payload(data)), title=title)
         return cls(payload(data, title=title))
 
     @classmethod

@@ -25,7 +25,7 @@ def grid(
             layers x heads (numpy, torch, pandas, nested lists), a mapping from panel titles to any of these, or a list
             of results, each titled by its task (or model, or method, whichever distinguishes them). Several panels
             share one colour scale. Numbers that are not results of headnb are drawn as plain values.
-        title: title of the picture. None: made from the attributes of the data.
+        title: title of the picture. None: that of a saved grid, else made from the attributes of the data.
         roles: mark the heads that have these roles (`headnb.head_roles`).
         live: return a widget instead of a picture; Python can read its selection (`.selected`, `.on_select`, `.link`).
 
@@ -36,7 +36,7 @@ def grid(
         >>> grid = headnb.grid(scores, live=True)  # display it and select heads
         >>> headnb.ablate(model, tokenizer, task, grid.selected)
     """
-    picture = HeadGrid.open(data) if isinstance(data, (str, Path)) else HeadGrid.of(data, title=title or "")
+    picture = HeadGrid.of(HeadGrid.open(data) if isinstance(data, (str, Path)) else data, title=title or "")
     if roles is not None:
         picture = picture.with_roles(roles)
     if not live:

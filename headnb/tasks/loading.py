@@ -175,7 +175,8 @@ def load_task(
             7 gives samples "7/0", "7/1". Rows with an `id` keep it (1.0 counts as 1); rows without one, and rows of
             tasks in `known_tasks()`, get their row number as id.
         split: the split of a source with several splits; for a data set on the hub or in a folder also a part of one,
-            such as "test[:100]". A procedural task has train, validation and test.
+            such as "test[:100]". A procedural task has train, validation and test. Of a source without splits, both
+            "train" and "test" mean all samples, and other splits are refused.
         n: number of samples, a random subset without replacement (a larger n with the same seed contains the smaller
             subset). None takes all samples in the source's order; 64 samples of a procedural task or an
             `IterableDataset`.
@@ -227,6 +228,7 @@ def load_at_most(
         raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
     if isinstance(source, Task):
         sources.refuse_config(config, type_name(source))
+        sources.refuse_split(split, type_name(source))
         rows = Rows(source.name, source.source, source.samples, source.ids)
     else:
         rows = sources.find_rows(source, split, n, seed, fields, config)

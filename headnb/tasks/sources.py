@@ -55,6 +55,7 @@ def find_rows(
         return _dataset(source, split, n, fields)
     if harness.is_harness_task(source):
         return harness.harness_rows(source, split, seed)
+    refuse_split(split, type_name(source))
     if is_table(source):
         return with_ids(table_rows(source), fields)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
@@ -89,6 +90,7 @@ def _rows_by_name(
         warn_user(f"{source!r} is the known task of that name; write './{source}' for the file or folder")
     if not is_name and (task_ending(path.name) or path.is_file()):
         refuse_config(config, source)
+        refuse_split(split, source)
         rows = read_file(path)
     elif config is None and in_folder is not None and in_folder.is_file():
         rows = dataclasses.replace(read_file(in_folder), name=source)
@@ -117,6 +119,12 @@ def refuse_config(config: str | None, source: str) -> None:
         raise HeadnbError(f"config applies to data sets of the hub and folders, not to {source}")
 
 
+def refuse_split(split: str, source: str) -> None:
+    """Raise HeadnbError if another split than train or test is given for a source without splits."""
+    if split not in {"train", "test"}:
+        raise HeadnbError(f"{source} has no splits, so it has no split {split!r:.60}; omit split to take all samples")
+
+
 def _data_file(source: str, split: str) -> Path | None:
     """The file that the folder `HEADNB_DATA` may have for a task."""
     folder = os.environ.get(DATA_FOLDER)
@@ -141,6 +149,8 @@ def _dataset(source: Any, split: str, n: int | None, fields: Mapping[str, str] |
         if split not in source:
             raise HeadnbError(f"the data set has no split {split!r}; it has {', '.join(map(repr, source))}")
         source = source[split]
+    else:
+        refuse_split(split, type_name(source))
     if not hasattr(source, "info"):
         raise HeadnbError(f"cannot load a task from {type_name(source)} of a data set; give the whole data set")
     if not hasattr(source, "__len__"):

@@ -75,6 +75,14 @@ def test_of_accepts_a_payload_and_a_grid() -> None:
     assert HeadGrid.of(json.loads(json.dumps(grid.payload))) == grid
 
 
+def test_a_title_replaces_that_of_a_grid(tmp_path: Path) -> None:
+    grid = HeadGrid.of(random_pattern(2, 2), title="old")
+    path = grid.save(tmp_path / "saved.heads.json")
+    for data in (grid, grid.payload, path):
+        assert headnb.grid(data, title="new").payload == {**grid.payload, "title": "new"}
+        assert headnb.grid(data).payload == grid.payload
+
+
 def test_display_needs_neither_torch_nor_ipython_nor_a_schema_library() -> None:
     heavy = {"torch", "IPython", "jsonschema", "tqdm", "PIL", "matplotlib"}
     code = f"import sys, headnb.display.grid; print(*{heavy} & set(sys.modules))"

@@ -65,6 +65,15 @@ def test_every_form_of_file_gives_the_same_task(tmp_path, name):
     }
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "no_ending"])
+def test_a_file_is_read_whole_and_has_no_other_splits(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(LINES)
+    assert load_task(path, split="train") == load_task(path)
+    with pytest.raises(HeadnbError, match=r"has no splits, so it has no split 'test\[:1\]'; omit split"):
+        load_task(path, split="test[:1]")
+
+
 def test_cells_of_csv_are_text_as_written(tmp_path):
     (tmp_path / "a.csv").write_text("id,prompt,completion\n007,NA,1.50\n1e3,null,True\n")
     task = load_task(tmp_path / "a.csv")

@@ -19,6 +19,7 @@ from mock_datasets import mock_load_dataset
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
 
+DATASET = datasets.Dataset.from_dict({"q": ["a"]})
 PAIRS = [(f"Question: {i} + 1?\nAnswer: ", str(i + 1)) for i in range(20)]
 
 
@@ -200,7 +201,7 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
         ("", {}, r"the name of the task is empty"),
         ("https://host/x.csv", {}, r"https://host/x\.csv is a URL, which is not read as data; download it"),
         (Path("https://host/x.csv"), {}, r"is a URL, which is not read as data"),
-        (datasets.Dataset.from_dict({"q": ["a"]})["q"], {}, r"cannot load a task from a Column of a data set; give"),
+        (DATASET["q"], {}, r"cannot load a task from a Column of a data set; give"),
         ("a\0b.jsonl", {}, r"'a\\x00b\.jsonl' is not a valid name, id or path"),
         ("~nobody-of-this-name/x.jsonl", {}, r"is not a valid name, id or path"),
         ("x" * 300, {}, r"is not a valid name, id or path: File name too long"),
@@ -211,6 +212,11 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
             r"config applies to data sets of the hub and folders, not to gsm_symbolic",
         ),
         (load_task(PAIRS), {"config": "main"}, r"config applies to data sets of the hub and folders, not to a Task"),
+        (load_task(PAIRS), {"split": "validation"}, r"a Task has no splits, so it has no split 'validation'"),
+        (PAIRS, {"split": "test[:5]"}, r"a list has no splits, so it has no split 'test\[:5\]'"),
+        (DATASET, {"split": "dev"}, r"a Dataset has no splits, so it has no split 'dev'"),
+        (DATASET.to_iterable_dataset(), {"split": "dev"}, r"an IterableDataset has no splits"),
+        (DATASET.to_pandas(), {"split": "dev"}, r"a DataFrame has no splits"),
     ],
 )
 def test_bad_source_is_one_plain_error(source, arguments, message):
