@@ -109,6 +109,7 @@ def test_looking_up_lengths_costs_the_same_for_each_sample_however_many_there_ar
     assert calls[2] - calls[1] == 2 * (calls[1] - calls[0])
 
 
+@pytest.mark.long
 def test_each_step_of_the_gpu_script_runs_in_its_small_form(benchmark, tmp_path):
     benchmark("gpu").main(["--small", "--out", str(tmp_path / "gpu.md")])
     title, _, head, _, *lines = (tmp_path / "gpu.md").read_text(encoding="utf-8").splitlines()

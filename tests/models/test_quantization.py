@@ -90,6 +90,7 @@ def test_a_tuning_in_four_bits_that_was_stopped_ends_as_one_that_was_not(load, t
     np.testing.assert_array_equal(resumed.study.train_loss, whole.study.train_loss)
 
 
+@pytest.mark.long
 def test_nothing_is_said_where_bitsandbytes_is_imported_with_others():
     program = "import headnb.tuning.finetuning, headnb.models.loading"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stderr == b""

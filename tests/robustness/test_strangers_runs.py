@@ -178,6 +178,7 @@ def test_written_files_name_no_folder_user_host_or_token(folder, tmp_path, monke
     print(f"files scanned for private names: {len(written)}; with paths: {sorted(naming)}")
 
 
+@pytest.mark.long
 def test_executed_notebooks_and_manifests_of_a_suite_name_no_installation_user_or_token(tmp_path, monkeypatch):
     """The folder that the user names for the results is in them: see SECURITY.md."""
     for name, value in SECRETS.items():

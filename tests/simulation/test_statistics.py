@@ -126,7 +126,7 @@ def test_the_closed_form_of_the_truth_is_the_mean_of_many_draws():
     np.testing.assert_allclose(drawn, population.activation_levels, rtol=0.06)
 
 
-@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("n", [COUNTS[0], *(pytest.param(n, marks=pytest.mark.long) for n in COUNTS[1:])])
 def test_intervals_of_statistics_cover(n):
     hits = covered(n, REPLICATES[n], seed=n)
     outside = {

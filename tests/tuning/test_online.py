@@ -140,6 +140,7 @@ def test_online_levels_are_the_mean_absolute_scores_of_the_batch(tmp_path: Path)
     np.testing.assert_array_equal(headnb.open_study(tmp_path).online_scores.score, online.score)
 
 
+@pytest.mark.long
 def test_in_bfloat16_online_scores_rank_the_heads_of_each_layer_as_in_float32(tmp_path: Path) -> None:
     levels = {}
     for dtype in (torch.float32, torch.bfloat16):

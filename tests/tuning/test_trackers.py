@@ -175,6 +175,7 @@ def test_a_finetuning_logs_numbers_to_other_trackers_and_only_once_to_these(
         assert not [name for row in trackio.steps.values() for name in row if name.startswith("train/headnb")]
 
 
+@pytest.mark.long
 def test_without_a_tracker_none_is_imported(tmp_path: Path) -> None:
     script = f"""
 import sys
