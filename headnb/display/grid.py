@@ -6,10 +6,9 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from headnb.atomic_files import write_atomically
 from headnb.display import grid_text, html, plot
 from headnb.display.csv_table import csv_table
 from headnb.display.encodings import for_stdout
@@ -22,6 +21,7 @@ from headnb.hub import user_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     import xarray as xr
 
@@ -157,28 +157,3 @@ def check_writable(path: Path) -> None:
         raise HeadnbError(f"cannot write {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise HeadnbError(f"cannot write {path}: the folder {path.parent} is not writable")
-
-
-def show(data: object, *, title: str = "") -> None:
-    """Draw `data` (see `HeadGrid.of`) in the notebook, or print it outside a notebook."""
-    from IPython.display import display  # noqa: PLC0415  importing headnb must not load IPython
-
-    display(HeadGrid.of(data, title=title))  # type: ignore[no-untyped-call]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: the name never refers to a partly written file."""
-    content = content.encode() if isinstance(content, str) else content
-    try:
-        with NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.write(content)
-        Path(file.name).chmod(0o666 & ~_umask())
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -122,21 +122,6 @@ class LiveGrid:
             )
         )
 
-    def update_study(self, study: xr.DataArray, words: str = "", *, done: int = 0, total: int = 0) -> None:
-        """Show the patterns of a training run so far, (step, layer, head) or (step, task, layer, head).
-
-        The display keeps the reader's choice of task. It follows the newest step until the reader moves the slider to
-        an earlier step. Updates of a long study contain only some of its steps, including the first and the newest, so
-        that they stay small; `finish` and leaving the context draw all steps.
-
-        Args:
-            study: patterns along `step`; only arrays with the dims above.
-            words: progress message in one line.
-            done: number of training steps completed, for the progress bar.
-            total: total number of training steps.
-        """
-        self.show(LiveState(done, total, "steps", words, words, sketch=lambda: thin_steps(study), result=lambda: study))
-
     def show(self, state: LiveState) -> None:
         """Show a state; skipped if the last update was too recent."""
         self._last = state

@@ -12,10 +12,10 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from headnb.atomic_files import write_atomically
 from headnb.display import html
 from headnb.display.charts import bokeh, svg
 from headnb.display.charts.chart import Chart, widen
-from headnb.display.grid import write_atomically
 from headnb.display.grid_text import format_number, format_with_interval
 from headnb.display.html import IMAGE_INK
 from headnb.display.page import grid_figure, page_script
@@ -96,7 +96,7 @@ class Table:
         columns = (str(table.index.name or ""), *(names[place] for place in shown))
         rows = tuple(
             (str(index), *(_estimate(*row[i : i + 3]) if i in values else _value(row[i]) for i in shown))
-            for index, row in zip(table.index, table.to_numpy(), strict=True)
+            for index, *row in table.itertuples(name=None)  # of `to_numpy`, whole numbers beside others are floats
         )
         return cls(columns, rows, caption)
 
@@ -154,10 +154,10 @@ def _estimate(value: float, low: float, high: float) -> Cell:
 
 
 def _value(value: Any) -> Cell:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     if hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 

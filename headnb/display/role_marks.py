@@ -72,6 +72,6 @@ def _model_note(drawn: str, measured: str) -> list[str]:
 
 
 def roles_line(payload: Payload) -> str:
-    """`Head roles: induction (8 heads above 0.4), sink (217 above 0.3).`; empty without roles."""
+    """`Head roles: induction (8 above 0.4), sink (217 above 0.3).`; empty without roles."""
     parts = [f"{role['name']} ({len(role['cells'])} above {role['threshold']:g})" for role in payload.get("roles", [])]
     return f"Head roles: {', '.join(parts)}." if parts else ""

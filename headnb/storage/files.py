@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from headnb.atomic_files import atomic_path
 from headnb.errors import HeadnbError, one_line
 from headnb.hub import user_path
 from headnb.stats.results import restore_identity
@@ -22,7 +20,7 @@ from headnb.storage.checksums import CHECKSUM, append_checksum, checksum, verify
 from headnb.storage.netcdf_sizes import check_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 MAX_NAME_LENGTH = 160  # bytes; file systems allow 255, and some files get a prefix or a suffix
@@ -90,31 +88,10 @@ def _verified(stored: dict[str, Any], path: Path) -> dict[str, Any]:
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
     """Write an object as JSON with its checksum; NaN and infinities become null, numpy numbers Python numbers."""
     plain = _to_json(values)
-    with atomic_path(path) as draft:
+    with atomic_path(path, make_folder=True) as draft:
         text = json.dumps({**plain, CHECKSUM: checksum(plain, {})}, indent=1, allow_nan=False)
         draft.write_text(text, encoding="utf-8")
     return path
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; move it to `path` at the end, or remove it after an error.
-
-    Raises:
-        HeadnbError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except (OSError, RecursionError) as error:  # RecursionError: a path with a thousand levels
-        raise HeadnbError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        yield folder / path.name
-        os.replace(folder / path.name, path)  # noqa: PTH105  atomic
-    except OSError as error:
-        raise HeadnbError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_folder(path: Path) -> None:
@@ -142,7 +119,7 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     Raises:
         HeadnbError: the file cannot be written; an existing file at `path` stays unchanged.
     """
-    with atomic_path(path) as draft:
+    with atomic_path(path, make_folder=True) as draft:
         try:
             dataset.to_netcdf(draft)
             append_checksum(draft)

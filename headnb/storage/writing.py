@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from headnb.atomic_files import atomic_path
 from headnb.display.grid import HeadGrid
 from headnb.errors import HeadnbError
-from headnb.storage.files import atomic_path, write_dataset
+from headnb.storage.files import write_dataset
 from headnb.storage.frames import write_parquet
 from headnb.storage.locks import local_path
 from headnb.storage.remote import is_url, upload
@@ -58,7 +59,7 @@ def _save(result: xr.Dataset, path: Path) -> None:
     if path.suffix == ".nc":
         write_dataset(path, result)
     elif path.suffix == ".parquet":
-        with atomic_path(path) as draft:
+        with atomic_path(path, make_folder=True) as draft:
             write_parquet(draft, result)
     elif path.name.endswith((".heads.json", ".csv", ".html", ".svg", ".png", ".pdf")):
         HeadGrid.of(result).save(path)

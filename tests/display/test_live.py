@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import headnb
@@ -15,7 +16,7 @@ import pytest
 import xarray as xr
 from headnb.display import live
 from headnb.display.grid import HeadGrid
-from headnb.display.live import LiveGrid, suppress_redisplay
+from headnb.display.live import LiveGrid, LiveState, suppress_redisplay, thin_steps
 from headnb.display.payload import MIME_TYPE
 from headnb.scoring.progress import Progress, ScoringInterrupted
 from nbclient import NotebookClient
@@ -199,7 +200,8 @@ def test_a_study_is_sent_with_all_tasks_and_as_many_steps_as_fit(clock: Clock, s
         first = len(shown.sent)
         for step in range(1, 100, 7):
             clock.now += 0.25
-            grid.update_study(study[:step], "loss 1.2", done=step, total=99)
+            sketch = partial(thin_steps, study[:step])
+            grid.show(LiveState(step, 99, "steps", "loss 1.2", "loss 1.2", sketch, study[:step].copy))
         updates = shown.sent[first:]
         grid.finish(study)
     for (then, bundle), (now, _) in itertools.pairwise(updates):
@@ -253,7 +255,7 @@ NOTEBOOK = [
 import sys, time
 from scoring_progress import progress
 from synthetic_results import scores
-from headnb.display.live import LiveGrid, suppress_redisplay
+from headnb.display.live import LiveGrid, LiveState, suppress_redisplay, thin_steps
 from headnb.scoring.progress import ScoringInterrupted
 """,
     """

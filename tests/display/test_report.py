@@ -216,6 +216,12 @@ def test_a_data_frame_becomes_a_table_of_texts_and_numbers() -> None:
     )
 
 
+def test_whole_numbers_beside_fractions_stay_whole() -> None:
+    frame = pd.DataFrame({"samples": [1200], "level": [0.25], "found": pd.Series([np.True_], dtype=object)})
+    assert Table.of(frame).rows == (("0", 1200, 0.25, "yes"),)
+    assert isinstance(Table.of(frame).rows[0][1], int)
+
+
 def test_the_ends_of_an_interval_are_shown_with_their_value() -> None:
     frame = pd.DataFrame(
         {"value": [0.0643, np.nan], "low": [0.00591, np.nan], "high": [0.123, np.nan], "p": [0.5, 1]}, index=["a", "b"]

@@ -9,9 +9,10 @@ from bounded import run_bounded
 PRINTED = """
 import headnb
 from headnb.display.charts.chart import Chart
-from headnb.display.grid import HeadGrid, show
+from headnb.display.grid import HeadGrid
 from headnb.explorer.ablation_card import AblationCard
 from headnb.notebook.tables import task_table
+from IPython.display import display
 
 from combined_changes import BASICS, combined_change
 from ipython_shells import PAIRS
@@ -27,8 +28,7 @@ print(grid, HeadGrid.of(comparison([[-0.4, 0.2]], [[1, 0]])))
 print(Chart("R² ≥ 0 · é → 日本", ()), task_table("math"))
 print(fit, headnb.mixture(fit, 8, pairs))
 print(AblationCard(headnb.ablate(tiny_model(), tiny_tokenizer(), PAIRS, ["L0H1"], controls=2)))
-show(pattern)
-show(grid)
+display(HeadGrid.of(pattern), grid)
 """
 STREAMS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},

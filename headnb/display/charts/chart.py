@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headnb.atomic_files import write_atomically
 from headnb.display.charts import bokeh, svg
 from headnb.display.charts.marks import Cells, Drawing, Rule
 from headnb.display.charts.svg import GAP
 from headnb.display.encodings import for_stdout
-from headnb.display.grid import write_atomically
 from headnb.display.html import IMAGE_INK
 from headnb.errors import HeadnbError
 from headnb.hub import user_path

@@ -21,11 +21,12 @@ import numpy as np
 import xarray as xr
 
 from headnb.analysis.trajectories import trajectory
+from headnb.atomic_files import atomic_path
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import sample_levels
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.storage.checksums import report_corruption
-from headnb.storage.files import atomic_path, read_json, safe_file_name, write_json
+from headnb.storage.files import read_json, safe_file_name, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ class FairResults:
         """Write one result and return its path."""
         path = self.path(kind, task, seed)
         meta = {REVISION: SCORING_REVISION, "task": task, "seed": seed, **result.meta}
-        with atomic_path(path) as draft, draft.open("wb") as file:
+        with atomic_path(path, make_folder=True) as draft, draft.open("wb") as file:
             np.savez_compressed(file, **{_META: np.array(json.dumps(meta)), **result.arrays})  # type: ignore[arg-type]
         return path
 
