@@ -213,12 +213,13 @@ def _render(
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Id and text of every special token, except the unknown token."""
+    """Id and text of every special token, except an unknown token that has no other use (in GPT-2 it ends texts)."""
     added: dict[int, str] = {}
     with contextlib.suppress(NotImplementedError, AttributeError):  # mistral_common's tokenizers have no such list
         added = {key: token.content for key, token in tokenizer.added_tokens_decoder.items() if token.special}
     named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return {key: text for key, text in (added | named).items() if key != tokenizer.unk_token_id}
+    used = {getattr(tokenizer, f"{use}_token_id", None) for use in ("bos", "eos", "pad", "sep", "cls", "mask")}
+    return {key: text for key, text in (added | named).items() if key != tokenizer.unk_token_id or key in used}
 
 
 class _Tokenization:

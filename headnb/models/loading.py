@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 from pathlib import Path
@@ -67,6 +68,7 @@ def load_model(
             its own code; not a causal decoder; missing weights or tokenizer; or no such device.
     """
     read_ahead(id)
+    its_revision = None
     dtype = _dtype(dtype)
     chosen = _device(device) if device_map is None else None
     source = hub.user_path(id)
@@ -74,11 +76,17 @@ def load_model(
     with _quiet():
         if adapter is None and (source / "adapter_config.json").is_file():
             (id, its_revision), adapter = _adapter_base(source), source  # noqa: A001
-            revision = revision or its_revision
-        model, tokenizer = _load(str(id), dtype, device_map, revision)
+        _refuse_revision(str(id), revision)
+        model, tokenizer = _load(str(id), dtype, device_map, revision or its_revision)
         if adapter is not None:
             model, tokenizer = with_adapter(model, tokenizer, str(adapter))
     return _move_to_device(model, dtype, chosen).eval(), tokenizer
+
+
+def _refuse_revision(source: str, revision: str | None) -> None:
+    """Raise HeadnbError if a revision is given for a model that is not on the hub; it would be ignored."""
+    if revision is not None and (source == DEFAULT or hub.user_path(source).exists()):
+        raise HeadnbError(f"revision applies to models on the hub, not to {source}")
 
 
 def read_ahead(source: object) -> None:
@@ -187,23 +195,36 @@ def load_tokenizer_or_none(folder: str) -> Any:
         return None
 
 
-def weights_folder(source: str) -> Path | None:
+def weights_folder(source: str, revision: str | None = None) -> Path | None:
     """The local folder with the safetensors of a model name, hub id or folder; None if there is none."""
     folder = default_model.default_folder(convert=_load_gguf) if source == DEFAULT else hub.user_path(source)
     if folder is None or not folder.is_dir():
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-
-        try:
-            folder = Path(snapshot_download(source, allow_patterns="*.safetensors", local_files_only=True))
-        except (OSError, ValueError):
-            return None
+        return _cached_weights(source, revision)
     return folder if any(folder.glob("*.safetensors")) else None
+
+
+def _cached_weights(source: str, revision: str | None) -> Path | None:
+    """The folder in the hub's cache with all weights of a revision of a model; None if a file is missing."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415
+
+    with contextlib.suppress(OSError, ValueError, KeyError):  # not a hub id, or a damaged index
+        whole, index = (
+            try_to_load_from_cache(source, name, revision=revision)
+            for name in ("model.safetensors", "model.safetensors.index.json")
+        )
+        if isinstance(whole, str):
+            return Path(whole).parent
+        if isinstance(index, str):
+            files = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values()
+            if all(Path(index).with_name(file).is_file() for file in files):
+                return Path(index).parent
+    return None
 
 
 def _weights(source: str, config: Any, where: dict[str, Any], dtype: Any, device_map: Any, *, online: bool) -> Any:
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    folder = weights_folder(source)
+    folder = weights_folder(source, where.get("revision"))
     check_described_size(source, config, folder)
     if device_map is None:
         check_memory(
@@ -253,6 +274,8 @@ def _move_to_device(model: Any, dtype: Any, device: str | None) -> Any:
     import torch  # noqa: PLC0415
 
     if dtype == "auto" and device == "cpu" and model.dtype != torch.float32 and fits_in_float32(model):
+        more = sum(weight.numel() * (4 - weight.itemsize) for weight in model.parameters())
+        check_memory(more, "the weights in float32", f"dtype={str(model.dtype).removeprefix('torch.')!r} keeps them")
         model = model.float()
     if device is not None and not getattr(model, "is_quantized", False):
         model = model.to(device)

@@ -49,7 +49,7 @@ def weight_bytes(folder: Path | None, config: Any, dtype: Any) -> float:
 
 def fits_in_float32(model: torch.nn.Module) -> bool:
     """Whether the weights as float32 fit into half of the main memory."""
-    import psutil  # noqa: PLC0415  comes with accelerate
+    import psutil  # noqa: PLC0415
 
     size = 4 * sum(weight.numel() for weight in model.parameters())
     return not getattr(model, "is_quantized", False) and size < psutil.virtual_memory().total / 2

@@ -109,7 +109,7 @@ def _file_signature(sources: Iterable[str]) -> int:
 
 
 def _half_of_memory(model: torch.nn.Module) -> int:
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415  comes with accelerate
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
     device = next(model.parameters()).device

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headnb.errors import HeadnbError, first_line
@@ -51,13 +50,13 @@ def loading_error(source: str, error: Exception, *, online: bool) -> HeadnbError
         message = f"{source} is gated: accept its terms on its hub page, then log in (hf auth login)"
     elif "trust_remote_code" in text:
         message = f"{source} needs its own code (remote code), which headnb does not run"
-    elif "safetensors" in text and not Path(source).is_dir():
+    elif online and "cannot be loaded with `safetensors`" in text:
         message = (
             f"{source} has only pickled weights, which can run code when they are loaded; give a revision with"
             " safetensors (see the pull requests on its hub page)"
         )
     elif not online:
-        return unknown_model(source, "no folder of that name, not in the hub's cache, and no network")
+        return unknown_model(source, "no folder of that name, not or not completely in the hub's cache, and no network")
     elif causes & not_found:
         return unknown_model(source, f"no folder of that name, and the hub answers: {first}")
     else:

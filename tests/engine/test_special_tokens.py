@@ -5,7 +5,7 @@ from __future__ import annotations
 import headnb
 import pytest
 from headnb.display.payload import payload
-from headnb.engine.tokenization import IGNORED, encode_task
+from headnb.engine.tokenization import IGNORED, encode_task, special_tokens
 from headnb.tasks.loading import load_task
 
 from tiny import framing_tokenizer, tiny_model, tiny_tokenizer
@@ -63,6 +63,16 @@ def test_special_tokens_of_messages_are_counted_but_not_those_of_the_template(en
     task = load_task([row, {"messages": [row["messages"][1] | {"role": "user"}, row["messages"][1]]}])
     encoded = encode_task(task, FRAMING, encoding=encoding)
     assert encoded.notices == {"special_tokens_in_text": 2, "samples_with_special_tokens": 1}
+
+
+def test_an_unknown_token_that_also_ends_texts_is_a_special_token():
+    tokenizer = tiny_tokenizer()
+    tokenizer.unk_token = "<|start|>"
+    assert tokenizer.unk_token_id not in special_tokens(tokenizer)
+    tokenizer.unk_token = tokenizer.bos_token = tokenizer.eos_token  # as in GPT-2
+    assert special_tokens(tokenizer)[tokenizer.eos_token_id] == "</s>"
+    encoded = encode_task(load_task([("Say </s>: ", "4</s>")]), tokenizer)
+    assert encoded.notices == {"eos_in_text": 1, "special_tokens_in_text": 1, "samples_with_special_tokens": 1}
 
 
 def test_notices_are_attributes_of_scores_and_notes_under_the_grid():

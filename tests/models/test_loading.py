@@ -11,7 +11,15 @@ import pytest
 import torch
 import transformers
 from headnb import HeadnbError
-from headnb.models.loading import known_models, load_model, model_name, read_ahead, weights_fingerprint
+from headnb.models.loading import (
+    known_models,
+    load_model,
+    model_name,
+    read_ahead,
+    weights_fingerprint,
+    weights_folder,
+)
+from headnb.models.registry import loading_error
 from safetensors.torch import load_file
 
 from tiny import tiny_model
@@ -214,6 +222,60 @@ def test_adapter_of_the_hub_in_place_of_a_model_says_how_to_load_it(adapter, fol
     loaded, _ = load_model(folder, adapter="somebody/lora")
     torch.testing.assert_close(loaded(input_ids).logits, logits, rtol=0, atol=0)
     assert model_name(loaded) == "tiny + somebody/lora"
+
+
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(folder):
+    for source in (folder, "smollm2-135m"):
+        with pytest.raises(
+            HeadnbError, match=f"revision applies to models on the hub, not to {re.escape(str(source))}"
+        ):
+            load_model(source, revision="v1")
+
+
+def test_weights_in_the_hubs_cache_are_those_of_the_revision_and_complete(folder, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--somebody--model"
+    (cached / "refs").mkdir(parents=True)
+    for name, commit in (("main", "0" * 40), ("v1", "1" * 40)):
+        (cached / "refs" / name).write_text(commit)
+    snapshots = {name: cached / "snapshots" / (digit * 40) for name, digit in (("main", "0"), ("v1", "1"))}
+    shutil.copytree(folder, snapshots["main"])
+    model.save_pretrained(snapshots["v1"], max_shard_size="20kB")
+    for name, snapshot in snapshots.items():
+        assert weights_folder("somebody/model", name) == snapshot
+    assert weights_folder("somebody/model") == snapshots["main"]
+    assert weights_folder("somebody/model", "v2") is None
+    next(snapshots["v1"].glob("model-*.safetensors")).unlink()  # a download that was stopped
+    assert weights_folder("somebody/model", "v1") is None
+
+
+def test_weights_that_would_not_fit_in_float32_are_refused_before_they_are_widened(folder, monkeypatch):
+    import psutil
+
+    load_model(folder, dtype="bfloat16")[0].save_pretrained(folder)
+    memory = psutil.virtual_memory()
+    little = memory._replace(available=sum(file.stat().st_size for file in folder.glob("*.safetensors")))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: little)
+    monkeypatch.setattr("headnb.models.loading.weight_bytes", lambda *_: 0)
+    assert load_model(folder)[0].dtype == torch.float32
+    monkeypatch.setattr("psutil.virtual_memory", lambda: little._replace(available=little.available // 2))
+    with pytest.raises(HeadnbError, match=r"the weights in float32 need .* free; dtype='bfloat16' keeps them"):
+        load_model(folder)
+
+
+WITHOUT_SAFETENSORS = "m does not appear to have a file named x and thus cannot be loaded with `safetensors`. Please"
+
+
+@pytest.mark.parametrize(
+    ("text", "online", "message"),
+    [
+        (WITHOUT_SAFETENSORS, True, "m has only pickled weights"),
+        (WITHOUT_SAFETENSORS, False, "unknown model 'm': no folder of that name, not or not completely in the hub's"),
+        ("503 Server Error for url: https://hub/m/model.safetensors", True, "cannot load m: 503 Server Error"),
+    ],
+)
+def test_only_missing_safetensors_of_the_hub_are_called_pickled(text, online, message):
+    assert str(loading_error("m", OSError(text), online=online)).startswith(message)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
