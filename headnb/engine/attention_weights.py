@@ -121,9 +121,9 @@ def returned_weights(module: nn.Module, returned: tuple[Any, ...], heads: int) -
 def visible_keys(call: AttentionCall, rows: slice) -> Tensor:
     """Which keys the mask and the window allow for a block of queries: bool (B or 1, H or 1, R, T)."""
     mask = _additive_mask(call, slice(None), rows, torch.float32)
-    # A masked key has the lowest number of the dtype that the model made the mask in.
+    # A masked key has the lowest number of the dtype that the model made the mask in, limited to that of float32.
     made_in = call.mask.dtype if isinstance(call.mask, Tensor) and call.mask.is_floating_point() else mask.dtype
-    return mask > torch.finfo(made_in).min / 2
+    return mask > max(torch.finfo(made_in).min, torch.finfo(mask.dtype).min) / 2
 
 
 def split_samples(call: AttentionCall, lengths: tuple[int, ...]) -> Iterator[AttentionCall]:

@@ -1,7 +1,8 @@
 """Greedy decoding of several prompts at a time.
 
 Prompts of different lengths are padded on the left and masked, so that the batch does not change a continuation. A
-batch stops when half of its rows are finished, and the unfinished rows join a later batch: finished rows cost no time.
+batch stops when half of its rows are finished, and the others join a later batch. This limits the time that is spent on
+finished rows.
 """
 
 from __future__ import annotations
@@ -126,10 +127,10 @@ def _generate_batch(
     from transformers import GenerationConfig  # noqa: PLC0415
 
     def stop(ids: Tensor, _: object, **__: object) -> Tensor:
-        report()
         for row, token in zip(rows, ids[:, -1].tolist(), strict=True):
-            if not row.done:  # a finished row receives padding only
+            if not row.done:  # the tokens after the end are not kept
                 take(row, token)
+        report()
         left = sum(not row.done for row in rows)
         return torch.full((len(rows),), left <= len(rows) // 2, device=ids.device)
 

@@ -14,7 +14,7 @@ import torch
 
 from headnb.engine.batching import BLOCK, BatchPlan, collate, pack, split_at_budget
 from headnb.errors import HeadnbError
-from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory, smaller_budget
 from headnb.scoring.workers import MAX_ATTEMPTS, LostError, ModelLostError
 
 if TYPE_CHECKING:
@@ -212,17 +212,10 @@ class BatchRun:
 
     def _shrink_budget(self, failed: np.ndarray) -> None:
         """Halve the budget after a batch ran out of memory."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        longest = int(self._lengths(failed).max())
-        if len(failed) == 1 and longest > self.budget:
-            raise HeadnbError(
-                f"one sample of {longest} tokens does not fit in memory; truncate samples with max_length"
-            )
         tokens = int(self._padded_tokens(failed).sum())
         if len(failed) > 1 and tokens > self.budget:  # it was sent to a worker before the budget was halved
             return
-        self.budget = max(1, min(self.budget, tokens) // 2)
+        self.budget = smaller_budget(self.budget, self._lengths(failed), tokens)
         self.message = f"out of memory with {tokens} tokens per batch; continuing with {self.budget}"
 
     def _within_budget(self, batches: list[np.ndarray]) -> list[np.ndarray]:

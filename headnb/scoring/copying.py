@@ -79,8 +79,8 @@ class AttentionReader:
             steps: the samples and their steps.
             measure: maps weights (n, H, T) of the steps' queries, and sources (n, 1, T), to values (n, H).
         """
-        found = [np.full((len(of.queries), *self.layout.shape), np.nan) for of in steps]
-        lengths = np.array([len(of.sample) for of in steps])
+        found = [np.full((len(one.queries), *self.layout.shape), np.nan) for one in steps]
+        lengths = np.array([len(one.sample) for one in steps])
         plan = plan_batches(lengths, batch_tokens=max_batch_tokens(self.model, self.batch_tokens))
         for rows in plan.batches():
             chosen = plan.order[rows].tolist()
@@ -89,17 +89,17 @@ class AttentionReader:
 
     def _fill(self, steps: list[Steps], found: list[np.ndarray], measure: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Write the values of one batch into `found`."""
-        batch, device = collate([of.sample for of in steps]), input_device(self.model)
+        batch, device = collate([one.sample for one in steps]), input_device(self.model)
 
         def read(layer: int, rows: slice, weights: Tensor, visible: Tensor) -> None:
             visible = visible.expand_as(weights)
-            for row, of in enumerate(steps):
-                places = np.flatnonzero((of.queries >= rows.start) & (of.queries < rows.stop))
-                queries = torch.from_numpy(of.queries[places] - rows.start).to(weights.device)
-                sources = torch.from_numpy(of.sources[places]).to(weights.device)[:, None]  # (n, 1, T)
+            for row, one in enumerate(steps):
+                places = np.flatnonzero((one.queries >= rows.start) & (one.queries < rows.stop))
+                queries = torch.from_numpy(one.queries[places] - rows.start).to(weights.device)
+                sources = torch.from_numpy(one.sources[places]).to(weights.device)[:, None]  # (n, 1, T)
                 tokens = sources.shape[2]  # without padding
-                seen, shown = (part[row, :, queries, :tokens].transpose(0, 1) for part in (weights, visible))
-                values = measure(seen, sources).masked_fill(~(shown & sources).any(-1), torch.nan)  # (n, H)
+                its_weights, its_keys = (part[row, :, queries, :tokens].transpose(0, 1) for part in (weights, visible))
+                values = measure(its_weights, sources).masked_fill(~(its_keys & sources).any(-1), torch.nan)  # (n, H)
                 found[row][places, layer, : values.shape[1]] = values.double().cpu().numpy()
 
         token_mask = None if batch.token_mask is None else batch.token_mask.to(device)
@@ -136,15 +136,17 @@ def retrieval_scores(
         raise HeadnbError(
             "no answer of this task occurs verbatim in its prompt, which copy='retrieval' needs; use copy='forced'"
         )
-    most = max(needle.stop - needle.start for _, needle in found)
-    rows = continue_greedily(reader.model, tokenizer, [prompt for prompt, _ in found], most)
-    steps = [retrieval_steps(row.prompt, row.tokens, needle) for row, (_, needle) in zip(rows, found, strict=True)]
+    most = [needle.stop - needle.start for _, needle in found]
+    rows = continue_greedily(reader.model, tokenizer, [prompt for prompt, _ in found], max(most))
+    # As many tokens as the sample's own needle has: a score does not depend on the other samples.
+    texts = [row.tokens[:length] for row, length in zip(rows, most, strict=True)]
+    steps = [retrieval_steps(prompt, text, needle) for (prompt, needle), text in zip(found, texts, strict=True)]
     needles = [np.unique(prompt[needle]) for prompt, needle in found]
     solved = [index for index, step in enumerate(steps) if np.isin(needles[index], step.tokens).mean() > SOLVED]
     if not solved:
         return CopyScores(np.full(reader.layout.shape, np.nan), 0)
     hits = reader.values([steps[index] for index in solved], largest_is_source)
-    shares = [copied_share(of, steps[index].tokens, needles[index]) for index, of in zip(solved, hits, strict=True)]
+    shares = [copied_share(hit, steps[index].tokens, needles[index]) for index, hit in zip(solved, hits, strict=True)]
     return CopyScores(_mean_over(np.stack(shares)), len(solved))
 
 
@@ -171,13 +173,14 @@ def find_needle(sample: EncodedSample, special: Collection[int]) -> slice | None
 
 def retrieval_steps(prompt: np.ndarray, generated: list[int], needle: slice) -> Steps:
     """The steps at which the model generated a token of the needle."""
-    ids = np.concatenate([prompt, np.array(generated, np.int64)])
+    tokens = np.array(generated, np.int64)
+    ids = np.concatenate([prompt, tokens[:-1]])  # nothing attends from the last token
     in_needle = np.zeros(len(ids), bool)
     in_needle[needle] = True
-    sources = (ids == ids[len(prompt) :, None]) & in_needle  # (generated, T)
+    sources = (ids == tokens[:, None]) & in_needle  # (generated, T)
     chosen = sources.any(1)
-    queries = np.arange(len(prompt), len(ids))[chosen] - 1
-    return Steps(EncodedSample(ids, ids), queries, ids[queries + 1], sources[chosen])
+    queries = np.arange(len(prompt) - 1, len(ids))[chosen]
+    return Steps(EncodedSample(ids, ids), queries, tokens[chosen], sources[chosen])
 
 
 def copied_weight(weights: Tensor, sources: Tensor) -> Tensor:

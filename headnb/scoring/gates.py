@@ -45,9 +45,8 @@ from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
 from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
-from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients
-from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory
+from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory, smaller_budget
 from headnb.stats.results import as_result
 from headnb.storage.fit_store import open_fit
 
@@ -222,22 +221,10 @@ class _GateFit:
         return np.asarray(np.concatenate(order)[draws - epochs[0] * n])
 
     def _try_loss(self, logits: Tensor, positions: np.ndarray) -> float | None:
-        """Mean loss of some samples, with its gradient in `logits.grad`. Returns None if memory ran out."""
-        try:
-            return self._loss(logits, positions)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        longest = int(self.request.encoded.lengths[positions].max())
-        if self.budget == 1:
-            raise HeadnbError(
-                f"one sample of {longest} tokens does not fit in memory; truncate samples with max_length"
-            )
-        self.budget = max(1, self.budget // 2)
-        self.message = f"out of memory; continuing with {self.budget} tokens per batch"
-        return None
+        """Mean loss of some samples, with its gradient in `logits.grad`.
 
-    def _loss(self, logits: Tensor, positions: np.ndarray) -> float:
+        If memory runs out, the budget is halved, and None is returned.
+        """
         encoded = self.request.encoded
         packed = self.loss_computer.supports_packing and packing_is_faster(self.model)
         plan = plan_batches(
@@ -250,7 +237,13 @@ class _GateFit:
         for rows in plan.batches():
             chosen = positions[plan.order[rows]]
             samples = [encoded.samples[position] for position in chosen]
-            losses = self._backward(logits, pack(samples) if packed else collate(samples))
+            batch = pack(samples) if packed else collate(samples)
+            losses = self._try_backward(logits, batch)
+            if losses is None:
+                lengths, tokens = encoded.lengths[chosen], batch.input_ids.numel()
+                self.budget = smaller_budget(self.budget, lengths, tokens)
+                self.message = f"out of memory with {tokens} tokens per batch; continuing with {self.budget}"
+                return None
             if not losses.isfinite().all():
                 first = int((~losses.isfinite()).nonzero()[0])
                 position = chosen[first]
@@ -261,6 +254,15 @@ class _GateFit:
         assert logits.grad is not None  # noqa: S101  the loss depends on every layer
         logits.grad /= len(positions)
         return total / len(positions)
+
+    def _try_backward(self, logits: Tensor, batch: Batch) -> Tensor | None:
+        """`_backward`; None if memory ran out. Afterwards nothing refers to the failed batch's tensors."""
+        try:
+            return self._backward(logits, batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
     def _backward(self, logits: Tensor, batch: Batch) -> Tensor:
         """Losses (B,) of a batch; adds the gradient of their sum to `logits.grad`."""

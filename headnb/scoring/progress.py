@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from headnb.errors import HeadnbError
 from headnb.storage.method_results import MethodResults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     import xarray as xr
 
     from headnb.engine.tokenization import EncodedSample
@@ -68,6 +70,25 @@ class NotFiniteError(Exception):
     def __init__(self, message: str, sample: EncodedSample) -> None:
         super().__init__(message)
         self.sample = sample
+
+
+def smaller_budget(budget: int, lengths: np.ndarray, tokens: int) -> int:
+    """Token budget of the next batches after one ran out of memory; frees CUDA's unused memory.
+
+    Args:
+        budget: the budget so far.
+        lengths: number of tokens of each sample of the batch.
+        tokens: number of tokens of the batch, padding included.
+
+    Raises:
+        HeadnbError: the batch was one sample longer than the budget, whose activations were recomputed already.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    longest = int(lengths.max())
+    if len(lengths) == 1 and longest > budget:
+        raise HeadnbError(f"one sample of {longest} tokens does not fit in memory; truncate samples with max_length")
+    return max(1, min(budget, tokens) // 2)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

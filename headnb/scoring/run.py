@@ -169,6 +169,8 @@ def score_heads(
         ScoringInterrupted: on Ctrl-C; it contains the scores so far.
     """
     check_settings(method=method, loss=loss, encoding=encoding, padding_side=padding_side, until=until, options=options)
+    if packed and padding_side == "left":
+        raise HeadnbError("packed=True has no padding, so padding_side='left' cannot apply; omit one of them")
     task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     chosen = {one.name: one for one in find_methods(method)}
     settings = method_settings(method, options)
@@ -186,6 +188,8 @@ def score_heads(
 
         if isinstance(method, str) and (fit := chosen[method].fit) is not None:
             _reject_client(client, f"{method} is fitted to all samples at once")
+            if packed is not None or padding_side != "right":
+                raise HeadnbError(f"{method} is fitted in batches of its own; omit packed and padding_side")
             attrs = attributes(find_heads(model))
             request = FitRequest(encoded, attrs[method], settings[method], batch_tokens, seed, out, on_progress)
             return cast("Scores", fit(model, request))
@@ -210,7 +214,8 @@ def score_heads(
             collect = MethodResults if not isinstance(method, str) else itemgetter(method)
             run = BatchRun(scorers, encoded, tables, weights, packed, padding_side, batch_tokens, collect, on_progress)
             if until is not None:
-                block = 1 if packed else BLOCK
+                # A resumed store keeps its order, which may be that of a run without packing.
+                block = 1 if packed and np.array_equal(tables.plan.order, plan.order) else BLOCK
                 run.stopping = {
                     name: Stopping(cast("Rule", rule_for(until)), block, absolute=one.reduction == "mean-abs")
                     for name, one in chosen.items()

@@ -113,7 +113,8 @@ class ScoreTable:
                 written before stay.
         """
         with self._writing, self._write_errors():  # a live display may read from another thread
-            buffered = self._unwritten.copy()
+            if not (buffered := self._unwritten.copy()):
+                return
             for part in merge_adjacent(buffered):
                 self._check_chunk_files(part)
                 rows = slice(part.start, part.stop)

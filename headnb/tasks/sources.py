@@ -84,6 +84,8 @@ def _rows_by_name(
     path = hub.user_path(source)
     if source in procedural.procedural_cards() and not path.exists():
         refuse_config(config, source)
+        if fields is not None:
+            raise HeadnbError(f"fields names columns of rows, and {source} generates its samples; omit fields")
     in_folder = _data_file(source, split)
     is_name = config is None and is_known(source) and not (is_path and path.exists())
     if is_name and path.exists():

@@ -240,6 +240,28 @@ def test_out_of_memory_shrinks_batches_and_changes_no_gate(monkeypatch):
     assert "out of memory" in seen[-1].message
 
 
+def test_a_sample_that_does_not_fit_alone_is_tried_once_with_recomputed_activations(monkeypatch):
+    model, tried = tiny_model(), []
+    forward = model.model.forward
+
+    def scarce(*args, **kwargs):
+        if kwargs["input_ids"].numel() < 30:
+            return forward(*args, **kwargs)
+        tried.append(kwargs["input_ids"].shape)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model.model, "forward", scarce)
+    with pytest.raises(HeadnbError, match=r"one sample of 30 tokens does not fit in memory; truncate"):
+        score_heads(model, None, token_task(random_samples((30,))), method="gates", options=FEW)
+    assert tried == [(1, 30)] * 2
+
+
+@pytest.mark.parametrize("settings", [{"packed": True}, {"packed": False}, {"padding_side": "left"}])
+def test_settings_of_batches_are_refused(settings):
+    with pytest.raises(HeadnbError, match="gates is fitted in batches of its own; omit packed and padding_side"):
+        score_heads(tiny_model(), None, TASK, method="gates", options=FEW, **settings)
+
+
 def test_a_loss_that_is_not_finite_is_named_by_sample():
     model = tiny_model()
     model.lm_head.register_forward_hook(lambda *call: call[-1].index_fill(-1, torch.tensor([7]), -torch.inf))

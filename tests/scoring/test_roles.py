@@ -84,8 +84,9 @@ def test_architectures_with_their_own_attention_code(name):
             np.testing.assert_allclose(roles.score.sel(role=role)[layer], of_heads, atol=2e-6)
 
 
-def test_a_window_shorter_than_the_distance_is_nan_and_only_there():
-    model = build("gemma2", torch.float32)  # layers 0 and 2 have a window of 5 tokens
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_window_shorter_than_the_distance_is_nan_and_only_there(dtype):
+    model = build("gemma2", dtype)  # layers 0 and 2 have a window of 5 tokens
     score = head_roles(model, None, sequences=1, length=LENGTH).score
     for role, missing in (("induction", True), ("duplicate-token", True), ("previous-token", False), ("sink", False)):
         assert score.sel(role=role).isnull().all("head").values.tolist() == [missing, False, missing]
@@ -284,6 +285,27 @@ def test_retrieval_score_is_nan_where_the_model_fails(monkeypatch):
     roles = head_roles(tiny_model(), tiny_tokenizer(), task, copy="retrieval")
     assert roles.attrs["copy_samples"] == 0
     assert roles.score.sel(role="retrieval").isnull().all()
+
+
+def test_a_retrieval_score_does_not_depend_on_the_other_samples(monkeypatch):
+    """Each text is as long as its own needle, although the texts of a batch are generated together."""
+    texts = {20: [30, 7, 31, 30], 21: [40, 41, 42, 43]}
+
+    def generate(_, __, prompts, most):
+        return [copying_row(np.asarray(row), texts[int(row[0])][:most]) for row in prompts]
+
+    monkeypatch.setattr(copying, "continue_greedily", generate)
+    rows = [[20, 30, 31, 9, 30, 31], [21, 40, 41, 42, 43, 40, 41, 42, 43]]
+    samples = [
+        {"input_ids": row, "labels": [-100] * (len(row) - size) + row[-size:]}
+        for row, size in zip(rows, (2, 4), strict=True)
+    ]
+    alone, other, both = (
+        head_roles(tiny_model(), tiny_tokenizer(), task, copy="retrieval").score.sel(role="retrieval")
+        for task in (samples[:1], samples[1:], samples)
+    )
+    assert alone.isnull().all()  # one of the two tokens that the first needle has: not more than half
+    np.testing.assert_array_equal(both, other)
 
 
 def test_largest_weight_and_share_on_hand_made_matrices():

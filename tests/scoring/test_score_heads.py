@@ -19,6 +19,7 @@ import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
 from headnb.scoring import one_pass
 from headnb.scoring.progress import ScoringInterrupted
+from headnb.storage import score_store
 
 from forks import exit_code
 from scoring_samples import BUDGET, LENGTHS, TASK, same_scores, stop_after
@@ -185,6 +186,15 @@ def test_lost_or_broken_chunks_are_scored_again_or_named(model, whole, tmp_path)
     chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(HeadnbError, match="is damaged"):
         open_scores(out)
+
+
+def test_all_scores_of_a_complete_store_are_checked_once(model, whole, tmp_path, monkeypatch):
+    out = tmp_path / "a.zarr"
+    score_heads(model, None, TASK, batch_tokens=BUDGET, out=out)
+    check, checked = score_store.ScoreTable.without_scores, []
+    monkeypatch.setattr(score_store.ScoreTable, "without_scores", lambda self: checked.append(self) or check(self))
+    assert same_scores(score_heads(model, None, TASK, batch_tokens=BUDGET, out=out), whole)
+    assert len(checked) == 1
 
 
 def test_one_sample_that_does_not_fit_is_an_error_with_advice(model, monkeypatch):

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import headnb
 import numpy as np
 import pytest
+from headnb.engine.batching import BLOCK
 from headnb.errors import HeadnbError
+from headnb.scoring.progress import ScoringInterrupted
 from headnb.scoring.stopping import MIN_SAMPLES, RelativeError, Reliable, StableTop, rule_for
 from headnb.stats.reliability import components
 
+from scoring_samples import stop_after
 from tiny import tiny_model, tiny_tokenizer
 
 if TYPE_CHECKING:
@@ -53,6 +56,15 @@ def test_scoring_ends_when_the_pattern_is_reliable_enough():
     assert MIN_SAMPLES <= part.sizes["sample"] < whole.sizes["sample"]
     assert part.heads.reliability() >= limit
     assert part.attrs["until"].startswith("reliability ")
+
+
+def test_a_store_that_goes_on_with_packing_stops_only_where_its_order_is_random(tmp_path: Path):
+    """Inside a block of a run without packing, samples are sorted by length."""
+    out = tmp_path / "a.zarr"
+    with pytest.raises(ScoringInterrupted):
+        scores(None, packed=False, out=out, on_progress=stop_after(2, KeyboardInterrupt()))
+    part = scores(0.2, packed=True, out=out)
+    assert part.sizes["sample"] == BLOCK
 
 
 def test_halves_that_share_their_top_heads_are_told_from_halves_that_do_not():

@@ -211,6 +211,11 @@ def test_registry_name_reads_the_data_folder_first(tmp_path, monkeypatch):
             {"config": "main"},
             r"config applies to data sets of the hub and folders, not to gsm_symbolic",
         ),
+        (
+            "gsm_symbolic",
+            {"fields": {"prompt": "q", "completion": "a"}},
+            r"gsm_symbolic generates its samples; omit fields",
+        ),
         (load_task(PAIRS), {"config": "main"}, r"config applies to data sets of the hub and folders, not to a Task"),
         (load_task(PAIRS), {"split": "validation"}, r"a Task has no splits, so it has no split 'validation'"),
         (PAIRS, {"split": "test[:5]"}, r"a list has no splits, so it has no split 'test\[:5\]'"),
