@@ -105,7 +105,8 @@ def finetune(
 
     The tracked scores (headnb.open_study), the adapter and checkpoints are written to the folder --out.
     """
-    from headnb.models.loading import load_model, model_name  # noqa: PLC0415
+    from headnb.models.checks import model_name  # noqa: PLC0415
+    from headnb.models.loading import load_model  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.notebook.live_scoring import distinct_tasks  # noqa: PLC0415
     from headnb.notebook.live_tuning import LiveStudy, training_note  # noqa: PLC0415

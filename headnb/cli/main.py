@@ -95,7 +95,8 @@ def score(
     """Score every attention head of MODEL on one or several TASKs."""
     from headnb.display.grid import check_writable  # noqa: PLC0415
     from headnb.display.live import LiveGrid  # noqa: PLC0415
-    from headnb.models.loading import load_model, model_name, read_ahead  # noqa: PLC0415
+    from headnb.models.checks import model_name  # noqa: PLC0415
+    from headnb.models.loading import load_model, read_ahead  # noqa: PLC0415
     from headnb.notebook.live_scoring import distinct_tasks, joined_names, score_live  # noqa: PLC0415
 
     read_ahead(model)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from headnb.errors import HeadnbError, unknown_name
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

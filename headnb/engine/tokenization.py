@@ -20,7 +20,8 @@ import numpy as np
 
 from headnb.engine.chat_template import render_chat, rendered_texts
 from headnb.errors import HeadnbError, unknown_name
-from headnb.tasks.samples import IGNORED, Sample, TokenSample
+from headnb.tasks.row_values import IGNORED
+from headnb.tasks.samples import Sample, TokenSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headnb.display.templating import render
-from headnb.tasks.samples import Sample, message_text
+from headnb.tasks.chat_rows import message_text
+from headnb.tasks.samples import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,8 @@ import numpy as np
 
 from headnb.head_names import parse_heads
 from headnb.stats.patterns import pattern_units
-from headnb.tasks.samples import Sample, TokenSample, message_text
+from headnb.tasks.chat_rows import message_text
+from headnb.tasks.samples import Sample, TokenSample
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -18,22 +18,19 @@ from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, first_line, optional_import
 from headnb.models import default_model
 from headnb.models.adapter_configs import check_adapter_config
-from headnb.models.checks import check_causal, check_folder, check_weights, model_name
+from headnb.models.checks import check_causal, check_folder, model_name
 from headnb.models.configs import check_counts, check_described_size, read_config
-from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.gguf_header import gguf_counts
 from headnb.models.memory import check_memory, fits_in_float32, weight_bytes
 from headnb.models.provenance import CONFIG, Origin, adapter_base, set_origin
 from headnb.models.quantization import check_quantized, import_bitsandbytes_quietly
-from headnb.models.registry import DEFAULT, known_models, loading_error, unknown_model
+from headnb.models.registry import DEFAULT, loading_error, unknown_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = ["check_weights", "known_models", "load_model", "model_name", "weights_fingerprint"]
 
 # The types of transformers are too loose to be checked inside this module.
 Loaded: TypeAlias = tuple[Any, Any]

@@ -107,7 +107,7 @@ class HeadMagics(Magics):
         with loading(live):
             tasks = self.tasks(options, cell)
             live.message("starting")
-            from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
+            from headnb.models.checks import model_name  # noqa: PLC0415  loads torch
             from headnb.scoring.progress import ScoringInterrupted  # noqa: PLC0415
             from headnb.scoring.run import check_settings  # noqa: PLC0415
 

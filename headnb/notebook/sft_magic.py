@@ -83,7 +83,7 @@ class TuningMagics(Magics):
         with loading(live, until="the first step was tracked"):
             train, track = self._tasks(options)
             model, tokenizer = self._model(options, live)
-            from headnb.models.loading import model_name  # noqa: PLC0415  loads torch
+            from headnb.models.checks import model_name  # noqa: PLC0415  loads torch
 
             name = train if isinstance(train, str) else getattr(train, "name", options.task)
             live.title = f"{model_name(model)} fine-tuned on {name}"

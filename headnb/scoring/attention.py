@@ -35,7 +35,7 @@ from headnb.models.checks import check_gradients
 from headnb.models.locks import model_lock
 from headnb.scoring.checks import checked_task
 from headnb.tasks.loading import Task, load_task
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

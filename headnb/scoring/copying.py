@@ -28,7 +28,7 @@ from headnb.engine.hooks import input_device
 from headnb.engine.packing import max_batch_tokens
 from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -39,7 +39,7 @@ from headnb.scoring.checks import check_loaded, checked_task
 from headnb.scoring.copying import AttentionReader, copy_scores, retrieval_scores
 from headnb.scoring.run import model_attributes
 from headnb.stats.results import as_result
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

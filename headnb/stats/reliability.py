@@ -123,15 +123,6 @@ class Components:
             return -1
         return _smallest_divisor(self.samples + self.interaction / self.R, self._noise_for(target) - self.runs / self.R)
 
-    def runs_for(self, target: float = TARGET_RELIABILITY) -> int:
-        """Runs that give `target` with n samples; -1 if no number does, or if R = 1, where B is unknown.
-
-        If no number of runs does, more samples are needed as well.
-        """
-        if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:
-            return -1
-        return _smallest_divisor(self.runs + self.interaction / self.n, self._noise_for(target) - self.samples / self.n)
-
     def fewest_runs_for(self, target: float = TARGET_RELIABILITY) -> int:
         """Smallest number of runs with which some number of samples gives `target`; -1 if unknown (R = 1)."""
         if math.isnan(self.reliability) or self.heads <= 0 or self.R == 1:

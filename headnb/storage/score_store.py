@@ -203,10 +203,6 @@ class ScoreTable:
             reason = getattr(error, "strerror", None) or error
             raise HeadnbError(f"cannot write more scores ({reason}); complete batches stay stored") from error
 
-    def pending(self) -> list[np.ndarray]:
-        """Batches that are not scored yet, as row indices in processing order."""
-        return [indices for indices in self.plan.batches() if not self.done[indices].all()]
-
     def scored_prefix(self) -> int:
         """Number of scored samples before the first unscored one in processing order."""
         return len(self.done) if self.done.all() else int(np.argmin(self.done))

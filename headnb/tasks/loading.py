@@ -19,18 +19,9 @@ from typing import TYPE_CHECKING
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks import procedural, registry, sources
-from headnb.tasks.row_values import type_name
+from headnb.tasks.row_values import check_text, type_name
 from headnb.tasks.rows import Rows
-from headnb.tasks.samples import (
-    Sample,
-    TokenSample,
-    check_fields,
-    check_text,
-    read_ids,
-    read_row,
-    read_samples,
-    sample_line,
-)
+from headnb.tasks.samples import Sample, TokenSample, check_fields, read_ids, read_row, read_samples, sample_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

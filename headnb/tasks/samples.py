@@ -13,26 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeGuard
 from headnb.errors import HeadnbError, unknown_name
 from headnb.tasks.chat_rows import EXTRAS, MEDIA, Message, message_text, read_extras, read_message
 from headnb.tasks.encoded_rows import MASK_COLUMNS, SEQUENCE_COLUMNS, is_other_input, read_segments
-from headnb.tasks.row_values import IGNORED, check_text, column_names, describe_type
-
-__all__ = [
-    "IGNORED",
-    "Id",
-    "Message",
-    "Sample",
-    "Text",
-    "TokenSample",
-    "as_mapping",
-    "as_named_row",
-    "check_fields",
-    "check_text",
-    "message_text",
-    "read_field",
-    "read_ids",
-    "read_row",
-    "read_samples",
-    "sample_line",
-]
+from headnb.tasks.row_values import check_text, column_names, describe_type
 
 Text: TypeAlias = str | list[Message]
 Id: TypeAlias = int | str

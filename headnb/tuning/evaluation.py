@@ -26,7 +26,7 @@ from headnb.models.provenance import weights_source
 from headnb.scoring.checks import checked_task
 from headnb.scoring.progress_bars import counted, with_progress_bar
 from headnb.stats.significance import t_intervals
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 from headnb.tuning.answers import NO_ANSWER, find_answer_form
 
 if TYPE_CHECKING:

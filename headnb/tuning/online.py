@@ -27,7 +27,7 @@ from headnb.engine.hooks import head_outputs
 from headnb.engine.threads import this_thread_only
 from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from headnb.models.locks import model_lock
 from headnb.models.provenance import record_base
 from headnb.models.restore import restore_model, restore_random_state
 from headnb.models.torch_settings import default_torch_settings
-from headnb.tasks.samples import IGNORED
+from headnb.tasks.row_values import IGNORED
 from headnb.tuning.answer_losses import answer_losses_only
 from headnb.tuning.progress import ProgressReporter
 from headnb.tuning.result import FineTuned, tuned_result

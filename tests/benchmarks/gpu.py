@@ -27,7 +27,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a trainer would split its 
 import headnb
 import numpy as np
 import torch
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 from online import seconds_of_steps
 from processes import forget_peak, peak, resident
 from rounds import disagreement, median_interval

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.packing import MAX_PACKED_TOKENS_ON_CPU
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 from processes import Worker, forget_peak, peak, resident, serve
 from rounds import disagreement, median_interval
 from shapes import as_rows, random_llama, random_samples

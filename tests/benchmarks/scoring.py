@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.hooks import frozen
-from headnb.engine.tokenization import IGNORED, EncodedSample, encode_task
+from headnb.engine.tokenization import EncodedSample, encode_task
 from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.tasks.row_values import IGNORED
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 

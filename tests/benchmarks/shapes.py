@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 from transformers import LlamaConfig, LlamaForCausalLM
 
 if TYPE_CHECKING:

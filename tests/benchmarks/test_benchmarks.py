@@ -8,7 +8,8 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 
 from paths import BENCHMARKS
 

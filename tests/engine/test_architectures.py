@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from headnb.engine.batching import collate, pack
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
 from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.tasks.row_values import IGNORED
 
 from architectures import (
     ARCHITECTURES,

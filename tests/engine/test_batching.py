@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from headnb.engine.batching import collate, pack, plan_batches, split_at_budget
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

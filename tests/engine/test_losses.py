@@ -11,9 +11,10 @@ import torch
 from headnb import score_heads
 from headnb.engine import losses as loss_computer
 from headnb.engine.batching import collate
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
 from headnb.errors import HeadnbError
 from headnb.scoring.gradient import activation, gradient_scorer
+from headnb.tasks.row_values import IGNORED
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM

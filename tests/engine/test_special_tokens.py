@@ -5,8 +5,9 @@ from __future__ import annotations
 import headnb
 import pytest
 from headnb.display.payload import payload
-from headnb.engine.tokenization import IGNORED, encode_task, special_tokens
+from headnb.engine.tokenization import encode_task, special_tokens
 from headnb.tasks.loading import load_task
+from headnb.tasks.row_values import IGNORED
 
 from tiny import framing_tokenizer, tiny_model, tiny_tokenizer
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from headnb.engine.tokenization import IGNORED, encode_task
+from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.tasks.loading import load_task
+from headnb.tasks.row_values import IGNORED
 
 from tiny import framing_tokenizer
 

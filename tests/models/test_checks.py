@@ -5,8 +5,7 @@ from __future__ import annotations
 import accelerate
 import pytest
 from headnb import HeadnbError
-from headnb.models.checks import is_offloaded
-from headnb.models.loading import check_weights
+from headnb.models.checks import check_weights, is_offloaded
 
 from tiny import tiny_model
 

@@ -11,7 +11,8 @@ import pytest
 from headnb import HeadnbError, hub
 from headnb.cli import doctor
 from headnb.models import default_model, folder_checksums
-from headnb.models.loading import load_model, weights_fingerprint
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.loading import load_model
 from safetensors import SafetensorError
 
 

@@ -8,7 +8,8 @@ import accelerate
 import pytest
 import torch
 from headnb import HeadnbError
-from headnb.models.loading import load_model, weights_fingerprint
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.loading import load_model
 
 from tiny import tiny_model
 

@@ -10,7 +10,9 @@ import pytest
 import transformers
 from headnb import HeadnbError
 from headnb.models import default_model
-from headnb.models.loading import load_model, model_name, weights_fingerprint
+from headnb.models.checks import model_name
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.loading import load_model
 
 
 def test_gguf_file_gives_its_weights(tmp_path, tokenizer):

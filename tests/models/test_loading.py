@@ -11,15 +11,10 @@ import pytest
 import torch
 import transformers
 from headnb import HeadnbError
-from headnb.models.loading import (
-    known_models,
-    load_model,
-    model_name,
-    read_ahead,
-    weights_fingerprint,
-    weights_folder,
-)
-from headnb.models.registry import loading_error
+from headnb.models.checks import model_name
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.loading import load_model, read_ahead, weights_folder
+from headnb.models.registry import known_models, loading_error
 from safetensors.torch import load_file
 
 from tiny import tiny_model

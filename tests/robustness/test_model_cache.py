@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from headnb import HeadnbError
 from headnb.models import default_model, folder_checksums
-from headnb.models.loading import load_model, weights_fingerprint
+from headnb.models.fingerprint import weights_fingerprint
+from headnb.models.loading import load_model
 from tqdm import auto, std
 
 from stores import corrupt, one_line

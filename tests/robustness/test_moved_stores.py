@@ -14,6 +14,7 @@ import xarray as xr
 from headnb import HeadnbError, open_scores, score_heads
 from headnb.engine.batching import plan_batches
 from headnb.storage import score_store, zarr_columns
+from headnb.storage.method_tables import MethodTables
 
 import stores
 from stores import ABOUT, HEADS, KNOWN, LAYERS, LOSS, SAMPLES, SCORE, score_into, scores_are_correct
@@ -90,7 +91,7 @@ def test_what_vanishes_during_a_run_is_no_complete_store_and_the_same_call_heals
 
     def run():
         with score_store.open_table(path, ABOUT, IDS, KNOWN, plan, (LAYERS, HEADS)) as table:
-            pending = table.pending()
+            pending = MethodTables({"activation": table}).pending()
             for number, rows in enumerate(pending):
                 table.write(rows, SCORE[plan.order[rows]], LOSS[plan.order[rows]])
                 table.flush()

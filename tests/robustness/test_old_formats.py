@@ -41,6 +41,7 @@ def test_a_store_of_format_1_opens():
 
 def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
     from headnb.engine.batching import BatchPlan
+    from headnb.storage.method_tables import MethodTables
     from headnb.storage.score_store import open_table
 
     out = shutil.copytree(OLD / "stopped.zarr", tmp_path / "a.zarr")
@@ -50,7 +51,7 @@ def test_a_store_of_format_1_that_was_stopped_goes_on(tmp_path):
     plan = BatchPlan(np.array([2, 0, 1]), np.array([0, 0, 1]))
     known = {name: np.zeros(3, int) for name in ("answer_tokens", "batch_answer_tokens", "fingerprint")}
     with open_table(out, attrs, ("a", "b", "ç"), known, plan, (2, 4)) as table:
-        (left,) = table.pending()
+        (left,) = MethodTables({"activation": table}).pending()
         table.write(left, SCORE[[1]], np.float32([2]))
     assert np.array_equal(open_scores(out)["score"], SCORE)
 

@@ -8,10 +8,10 @@ import torch
 from headnb import score_heads
 from headnb.engine.batching import collate
 from headnb.engine.hooks import head_outputs, scale_heads
-from headnb.engine.tokenization import IGNORED
 from headnb.errors import HeadnbError
 from headnb.models.locks import model_lock
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token, token_products
+from headnb.tasks.row_values import IGNORED
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from headnb.engine.tokenization import IGNORED, EncodedSample
+from headnb.engine.tokenization import EncodedSample
+from headnb.tasks.row_values import IGNORED
 from torch.nn import functional
 
 

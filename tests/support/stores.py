@@ -8,6 +8,7 @@ import numpy as np
 from headnb.engine.batching import plan_batches
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage import score_store
+from headnb.storage.method_tables import MethodTables
 
 if TYPE_CHECKING:
     import random
@@ -41,7 +42,7 @@ def score_into(path: Path | None, *, batches: int | None = None) -> xr.Dataset:
     plan = plan_batches(_LENGTHS, batch_tokens=120)
     ids = tuple(f"sämple-{number}" for number in range(SAMPLES))
     with score_store.open_table(path, ABOUT, ids, KNOWN, plan, (LAYERS, HEADS)) as table:
-        for indices in table.pending()[:batches]:
+        for indices in MethodTables({"activation": table}).pending()[:batches]:
             positions = table.plan.order[indices]
             table.write(indices, SCORE[positions], LOSS[positions])
         return table.scores()

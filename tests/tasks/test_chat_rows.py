@@ -13,9 +13,10 @@ import trl
 from headnb import HeadnbError
 from headnb.analysis.selection.pools import sample_keys
 from headnb.analysis.selection.views import sample_text
-from headnb.engine.tokenization import IGNORED, encode_task
+from headnb.engine.tokenization import encode_task
 from headnb.explorer.head_detail import sample_texts
 from headnb.tasks.loading import load_task
+from headnb.tasks.row_values import IGNORED
 from packaging.version import Version
 
 from tiny import tiny_tokenizer

@@ -14,8 +14,9 @@ from headnb.analysis.selection.tfidf import TfIdf
 from headnb.errors import HeadnbError
 from headnb.stats import patterns
 from headnb.stats.scoring_revision import check_same_revision
+from headnb.tasks.chat_rows import message_text
 from headnb.tasks.loading import Task
-from headnb.tasks.samples import Sample, TokenSample, message_text
+from headnb.tasks.samples import Sample, TokenSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
