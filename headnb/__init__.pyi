@@ -12,7 +12,7 @@ from .analysis.task_selectivity import selectivity as selectivity
 from .analysis.task_specificity import specificity as specificity
 from .analysis.trajectories import trajectory as trajectory
 from .engine.hooks import head_outputs as head_outputs
-from .engine.hooks import scale_heads as scale_heads
+from .engine.interventions import scale_heads as scale_heads
 from .errors import HeadnbError as HeadnbError
 from .explorer.drawing import grid as grid
 from .explorer.explorer import explore as explore

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from headnb.analysis.cka import gram
 from headnb.call_checks import check_arguments
-from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import find_heads, frozen, input_device
-from headnb.engine.losses import batch_context, find_loss_computer
-from headnb.engine.packing import max_batch_tokens, packing_is_faster
+from headnb.engine.losses import batch_context, find_loss_computer, plan_passes
 from headnb.engine.partial_forward import decoder_layers
 from headnb.engine.threads import this_thread_only
 from headnb.errors import HeadnbError
@@ -96,14 +94,11 @@ def _layer_vectors(model: PreTrainedModel, samples: Sequence[EncodedSample], bat
     if not layers:
         raise UnknownLayersError(f"cannot identify the decoder layers of {type(model).__name__} among its modules")
     loss_computer = find_loss_computer(model, layout)
-    packing = loss_computer.supports_packing and packing_is_faster(model)
-    most = max_batch_tokens(model, batch_tokens, packed=packing)
-    plan = plan_batches(np.array(list(map(len, samples))), batch_tokens=most, packed=packing)
+    lengths = np.array([len(sample) for sample in samples])
+    batches, make_batch = plan_passes(model, loss_computer, lengths, batch_tokens)
     vectors: np.ndarray | None = None
-    for places in plan.batches():
-        positions = plan.order[places]
-        members = [samples[position] for position in positions]
-        batch = pack(members) if packing else collate(members)
+    for positions in batches:
+        batch = make_batch([samples[position] for position in positions])
         with batch_context(model, layout, batch), _record_means(layers, batch) as means:
             loss_computer.losses(batch, device)
         batch_vectors = np.stack(means)  # (layers, B, C)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SIDES = ("right", "left")
 BLOCK = 256  # number of samples that are sorted by length together
+MAX_PADDING = 0.05  # largest fraction of padding in a batch
 
 Side: TypeAlias = Literal["right", "left"]
 
@@ -52,7 +53,7 @@ def plan_batches(
     batch_tokens: int,
     packed: bool = False,
     seed: int = 0,
-    max_padding: float = 0.05,
+    max_padding: float = MAX_PADDING,
     block: int = BLOCK,
 ) -> BatchPlan:
     """Group samples into batches of at most `batch_tokens` tokens and at most `max_padding` padding.

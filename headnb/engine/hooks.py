@@ -10,7 +10,6 @@ whose input holds the concatenated heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -28,14 +27,14 @@ from headnb.engine.hook_checks import check_hooks_ran
 from headnb.engine.layout import HeadLayout, parent_of, watched_projections
 from headnb.engine.threads import this_thread_check, this_thread_only
 from headnb.errors import HeadnbError, first_line
-from headnb.head_names import head_name, parse_heads
+from headnb.head_names import parse_heads
 from headnb.models.checks import check_no_inference_weights, is_offloaded
 from headnb.models.half_precision import float32_products
 from headnb.models.quantization import keep_four_bit_layout
 from headnb.models.torch_settings import default_torch_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Container, Iterator, Sequence
+    from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -200,35 +199,6 @@ def head_outputs(
         transforms = {module: partial(checked_transform, layer) for layer, module in layout.attention}
         stack.enter_context(transform_attention_outputs(model, transforms))
         yield layout
-
-
-@check_arguments
-@contextmanager
-def scale_heads(model: PreTrainedModel, factors: Mapping[str, float] | Sequence[str]) -> Iterator[None]:
-    """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it unchanged.
-
-    Args:
-        model: as for `head_outputs`.
-        factors: head name to factor, for example `{"L3H5": 0.0, "L7H1": 2.0}`; or names of heads to ablate, such as
-            `grid.selected`.
-
-    Raises:
-        HeadnbError: the list of names is empty, a name is not of the form L3H5, or the model has no such head; on exit
-            as for `head_outputs`.
-    """
-    layout = find_heads(model)
-    if not isinstance(factors, Mapping):
-        factors = {head_name(*pair): 0.0 for pair in parse_heads(factors)}
-    scales: dict[int, Tensor] = {}  # layer -> (H, 1)
-    for name, factor in factors.items():
-        layer, head = find_head(name, layout)
-        scales.setdefault(layer, torch.ones(layout.heads[layer], 1, dtype=torch.float64))[head] = factor
-
-    def transform(layer: int, outputs: Tensor) -> Tensor:
-        return outputs * scales[layer].to(outputs) if layer in scales else outputs
-
-    with head_outputs(model, transform, layout, scales):
-        yield
 
 
 def find_head(name: str, layout: HeadLayout) -> tuple[int, int]:

@@ -6,6 +6,7 @@ later layers use like a bias. Mean ablation removes only the part that varies.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
-from headnb.engine.hooks import find_head, frozen, head_outputs
+from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs
 from headnb.engine.packing import max_batch_tokens
+from headnb.head_names import head_name, parse_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -62,21 +65,39 @@ def mean_outputs(
     return {layer: total / int(lengths.sum()) for layer, total in sums.items()}
 
 
+@check_arguments
+@contextmanager
+def scale_heads(model: PreTrainedModel, factors: Mapping[str, float] | Sequence[str]) -> Iterator[None]:
+    """Multiply the outputs of some heads while the context is open: 0.0 ablates a head, 1.0 leaves it unchanged.
+
+    Args:
+        model: as for `head_outputs`.
+        factors: head name to factor, for example `{"L3H5": 0.0, "L7H1": 2.0}`; or names of heads to ablate, such as
+            `grid.selected`.
+
+    Raises:
+        HeadnbError: the list of names is empty, a name is not of the form L3H5, or the model has no such head; on exit
+            as for `head_outputs`.
+    """
+    if not isinstance(factors, Mapping):
+        factors = {head_name(*pair): 0.0 for pair in parse_heads(factors)}
+    with replace_heads(model, factors, find_heads(model)):
+        yield
+
+
 @contextmanager
 def replace_heads(
     model: PreTrainedModel,
-    heads: Iterable[str],
+    factors: Mapping[str, float],
     layout: HeadLayout,
-    factor: float = 0.0,
     values: Mapping[int, Tensor] | None = None,
 ) -> Iterator[None]:
     """Replace the output O of some heads by factor * O + value while the context is open.
 
     Args:
         model: as for `head_outputs`.
-        heads: names of the heads.
+        factors: head name -> factor; 0 replaces the output by the value, 1 adds the value to it.
         layout: the result of `find_heads(model)`.
-        factor: 0 replaces the output by the value, 1 adds the value to it.
         values: layer -> (H, D), as `mean_outputs` returns them; None: zeros.
 
     Raises:
@@ -84,7 +105,7 @@ def replace_heads(
     """
     scales: dict[int, Tensor] = {}  # layer -> (H, 1)
     shifts: dict[int, Tensor] = {}  # layer -> (H, D)
-    for name in heads:
+    for name, factor in factors.items():
         layer, head = find_head(name, layout)
         scales.setdefault(layer, torch.ones(layout.heads[layer], 1, dtype=torch.float64))[head] = factor
         if values is not None:

@@ -15,21 +15,29 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from headnb.engine.batching import Answers, Batch
+from headnb.engine.batching import MAX_PADDING, Answers, Batch, collate, pack, plan_batches
 from headnb.engine.decoders import decoder_of
 from headnb.engine.dependence import depends_on_tokens
 from headnb.engine.hooks import frozen, layout_of, model_logits, probe_tokens, record_heads
-from headnb.engine.packing import can_pack, packed_attention, samples_interact
+from headnb.engine.packing import (
+    can_pack,
+    max_batch_tokens,
+    packed_attention,
+    packing_is_faster,
+    samples_interact,
+)
 from headnb.engine.threads import this_thread_only
 from headnb.engine.trial_memory import Trial, recall, remember, trial_key
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
     from transformers import PreTrainedModel
 
     from headnb.engine.layout import HeadLayout
+    from headnb.engine.tokenization import EncodedSample
 
 # Maximum number of float32 logits in memory at one time. Up to 32 MB, glibc reuses freed memory; the system maps larger
 # blocks anew, page by page, and they take four times as long to fill.
@@ -41,6 +49,25 @@ def batch_context(model: PreTrainedModel, layout: HeadLayout, batch: Batch) -> I
     """Freeze the model, and let each sample of a packed batch attend only to itself."""
     with frozen(model), packed_attention(model, layout, batch.lengths) if batch.lengths else nullcontext():
         yield
+
+
+def plan_passes(
+    model: PreTrainedModel,
+    loss_computer: LossComputer,
+    lengths: np.ndarray,
+    batch_tokens: int,
+    *,
+    seed: int = 0,
+    max_padding: float = MAX_PADDING,
+) -> tuple[list[np.ndarray], Callable[[Sequence[EncodedSample]], Batch]]:
+    """The positions of the samples of each batch, and the function that makes a batch of samples.
+
+    Batches are packed if that is faster and the model allows it. Arguments as for `plan_batches`.
+    """
+    packed = loss_computer.supports_packing and packing_is_faster(model)
+    most = max_batch_tokens(model, batch_tokens, packed=packed)
+    plan = plan_batches(lengths, batch_tokens=most, packed=packed, seed=seed, max_padding=max_padding)
+    return [plan.order[rows] for rows in plan.batches()], pack if packed else collate
 
 
 @dataclass(frozen=True)

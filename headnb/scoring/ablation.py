@@ -14,12 +14,10 @@ import numpy as np
 import xarray as xr
 
 from headnb.call_checks import check_arguments
-from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import find_head, find_heads, frozen, input_device
 from headnb.engine.interventions import replace_heads
-from headnb.engine.losses import batch_context, find_loss_computer
-from headnb.engine.packing import max_batch_tokens, packing_is_faster
+from headnb.engine.losses import batch_context, find_loss_computer, plan_passes
 from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
@@ -148,6 +146,11 @@ class Replacement:
     values: Mapping[int, Tensor] | None = None
     """layer -> (H, D); None: zeros."""
 
+    @property
+    def factors(self) -> dict[str, float]:
+        """Head name -> factor."""
+        return dict.fromkeys(self.heads, self.factor)
+
     def __str__(self) -> str:
         if not self.heads:
             return "with the unmodified model"
@@ -173,19 +176,15 @@ def losses_with_heads_replaced(
         HeadnbError: a loss is not finite.
     """
     loss_computer, device = find_loss_computer(model, layout), input_device(model)
-    packing = loss_computer.supports_packing and packing_is_faster(model)
-    most = max_batch_tokens(model, batch_tokens, packed=packing)
-    plan = plan_batches(encoded.lengths, batch_tokens=most, packed=packing, seed=seed)
-    batches, lowest = plan.batches(), [_lowest_layer(replacement, layout) for replacement in sets]
+    batches, make_batch = plan_passes(model, loss_computer, encoded.lengths, batch_tokens, seed=seed)
+    lowest = [_lowest_layer(replacement, layout) for replacement in sets]
     # `find_partial_forward` runs one short pass per layer, so it must save more passes than that.
     worth_it = len(sets) * len(batches) > len(layout.heads)
     partial_forward = find_partial_forward(model, layout) if worth_it else PartialForward(())
     losses = np.full((len(sets), len(encoded.samples)), np.nan)
     done = 0
-    for rows in batches:
-        positions = plan.order[rows]
-        samples = [encoded.samples[position] for position in positions]
-        batch = pack(samples) if packing else collate(samples)
+    for positions in batches:
+        batch = make_batch([encoded.samples[position] for position in positions])
         with batch_context(model, layout, batch), partial_forward.record_outputs() as hidden:
             unmodified = loss_computer.losses(batch, device)
         for row, (replacement, layer) in enumerate(zip(sets, lowest, strict=True)):
@@ -193,7 +192,7 @@ def losses_with_heads_replaced(
                 on_progress(done, len(encoded.samples))
             with (
                 batch_context(model, layout, batch),
-                replace_heads(model, replacement.heads, layout, replacement.factor, replacement.values),
+                replace_heads(model, replacement.factors, layout, replacement.values),
                 partial_forward.start_at(layer, hidden),
             ):
                 replaced = loss_computer.losses(batch, device) if replacement.heads else unmodified
@@ -299,6 +298,6 @@ def generate_both(
         layout = find_heads(model)
         chosen = checked_heads(heads, layout)
         before = generate()
-        with replace_heads(model, chosen, layout, factor):
+        with replace_heads(model, dict.fromkeys(chosen, factor), layout):
             after = generate()
     return Generation(single.ids[0], str(tokenizer.decode(prompt)), before, after)

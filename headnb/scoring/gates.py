@@ -41,10 +41,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from headnb.engine.batching import collate, pack, plan_batches
 from headnb.engine.hooks import checkpointed, head_outputs, input_device
-from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
-from headnb.engine.packing import max_batch_tokens, packing_is_faster
+from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer, plan_passes
 from headnb.models.checks import check_gradients
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory, smaller_budget
 from headnb.stats.results import as_result
@@ -226,22 +224,15 @@ class _GateFit:
         If memory runs out, the budget is halved, and None is returned.
         """
         encoded = self.request.encoded
-        packed = self.loss_computer.supports_packing and packing_is_faster(self.model)
-        plan = plan_batches(
-            encoded.lengths[positions],
-            batch_tokens=max_batch_tokens(self.model, self.budget, packed=packed),
-            packed=packed,
-            max_padding=0.2,
-        )
+        lengths = encoded.lengths[positions]
+        batches, make_batch = plan_passes(self.model, self.loss_computer, lengths, self.budget, max_padding=0.2)
         total = 0.0
-        for rows in plan.batches():
-            chosen = positions[plan.order[rows]]
-            samples = [encoded.samples[position] for position in chosen]
-            batch = pack(samples) if packed else collate(samples)
+        for chosen in (positions[places] for places in batches):
+            batch = make_batch([encoded.samples[position] for position in chosen])
             losses = self._try_backward(logits, batch)
             if losses is None:
-                lengths, tokens = encoded.lengths[chosen], batch.input_ids.numel()
-                self.budget = smaller_budget(self.budget, lengths, tokens)
+                tokens = batch.input_ids.numel()
+                self.budget = smaller_budget(self.budget, encoded.lengths[chosen], tokens)
                 self.message = f"out of memory with {tokens} tokens per batch; continuing with {self.budget}"
                 return None
             if not losses.isfinite().all():

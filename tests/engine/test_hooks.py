@@ -7,7 +7,8 @@ import threading
 import pytest
 import torch
 from headnb.engine import layout
-from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs, scale_heads
+from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs
+from headnb.engine.interventions import scale_heads
 from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

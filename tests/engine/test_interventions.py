@@ -86,7 +86,7 @@ def test_a_replaced_head_gives_its_mean_at_every_token_and_the_model_is_as_befor
         seen[layer] = outputs
         return outputs
 
-    with frozen(model), replace_heads(model, [f"L{last}H1"], layout, 0.0, means), head_outputs(model, see, layout):
+    with frozen(model), replace_heads(model, {f"L{last}H1": 0.0}, layout, means), head_outputs(model, see, layout):
         model(torch.tensor([[3, 1, 4, 1, 5]]), use_cache=False)
     torch.testing.assert_close(seen[last][0, :, 1], means[last][1].expand(5, -1).to(seen[last]))
     assert (seen[last][0, :, 0] - seen[last][0, :1, 0]).abs().max() > 1e-3

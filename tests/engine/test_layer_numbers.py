@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from headnb.engine.batching import collate
-from headnb.engine.hooks import find_heads, head_outputs, scale_heads
+from headnb.engine.hooks import find_heads, head_outputs
+from headnb.engine.interventions import scale_heads
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.scoring.scorers import make_scorers

@@ -10,7 +10,8 @@ import pytest
 import torch
 from headnb import open_scores, score_heads
 from headnb.engine.batching import collate, pack
-from headnb.engine.hooks import find_heads, scale_heads
+from headnb.engine.hooks import find_heads
+from headnb.engine.interventions import scale_heads
 from headnb.engine.partial_forward import PartialForward
 from headnb.scoring.ablation_scores import MeanAblationScorer, mean_ablation_scorer, zero_ablation_scorer
 from headnb.scoring.progress import ScoringInterrupted

@@ -7,7 +7,8 @@ import pytest
 import torch
 from headnb import score_heads
 from headnb.engine.batching import collate
-from headnb.engine.hooks import head_outputs, scale_heads
+from headnb.engine.hooks import head_outputs
+from headnb.engine.interventions import scale_heads
 from headnb.errors import HeadnbError
 from headnb.models.locks import model_lock
 from headnb.scoring.gradient import activation, gradient_scorer, taylor_token, token_products
