@@ -79,6 +79,15 @@ def optional_import(extra: str) -> Iterator[None]:
         ) from error
 
 
+def cause_names(error: BaseException | None) -> set[str]:
+    """Names of the types of an error and of its causes."""
+    names = set()
+    while error is not None:
+        names.add(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return names
+
+
 def first_line(error: Exception) -> str:
     """First line of an error's message, or its type if the message is empty."""
     message = _text(error).strip()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
 
-from headnb.errors import HeadnbError, first_line
+from headnb.errors import HeadnbError, cause_names, first_line
 from headnb.models import default_model
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DEFAULT = default_model.NAME
 
@@ -44,7 +40,7 @@ def known_models() -> dict[str, str]:
 def loading_error(source: str, error: Exception, *, online: bool) -> HeadnbError:
     """A readable error for an exception of transformers or the hub."""
     text, first = str(error), first_line(error)
-    causes = {type(cause).__name__ for cause in _causes(error)}
+    causes = cause_names(error)
     not_found = {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError", "EntryNotFoundError"}
     if "GatedRepoError" in causes or "gated repo" in text:
         message = f"{source} is gated: accept its terms on its hub page, then log in (hf auth login)"
@@ -62,12 +58,6 @@ def loading_error(source: str, error: Exception, *, online: bool) -> HeadnbError
     else:
         message = f"cannot load {source}: {first}"
     return HeadnbError(message)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def unknown_model(source: str, tried: str) -> HeadnbError:

@@ -15,7 +15,6 @@ import xarray as xr
 from headnb.call_checks import UnknownKeywordError, check_arguments
 from headnb.display.panel_statistics import score_statistics
 from headnb.errors import HeadnbError, unknown_name
-from headnb.hub import user_path
 from headnb.scoring.checks import checked_task
 from headnb.scoring.progress import ScoringInterrupted
 from headnb.scoring.progress_bars import Shown, with_progress_bar
@@ -26,6 +25,7 @@ from headnb.stats.results import as_result, method_label
 from headnb.stats.score_statistics import head_intervals
 from headnb.storage.files import check_file_names, safe_file_name
 from headnb.storage.method_results import MethodResults
+from headnb.storage.method_tables import folder_of_stores
 from headnb.tasks.loading import Task, load_task
 from headnb.tasks.samples import read_row
 from headnb.tasks.sources import is_source
@@ -240,10 +240,6 @@ def _stores(out: str | Path | None, tasks: Sequence[Task], ending: str) -> list[
     """
     if out is None:
         return [None] * len(tasks)
-    folder = user_path(out)
-    if folder.suffix == ".zarr" or (folder / "zarr.json").exists():
-        raise HeadnbError(
-            f"with several tasks, out is a folder with one store for each task, not itself a store: {folder}"
-        )
+    folder = folder_of_stores(out, "task")
     check_file_names([task.name for task in tasks], "tasks")
     return [folder / f"{safe_file_name(task.name)}{ending}" for task in tasks]

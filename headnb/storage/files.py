@@ -141,7 +141,7 @@ def read_dataset(path: Path) -> xr.Dataset:
     except HeadnbError:
         raise
     except Exception as error:  # xarray's decoders raise many types
-        raise HeadnbError(f"{path} cannot be read: {one_line(error)}") from error
+        raise HeadnbError(f"{path} cannot be read as netCDF: {one_line(error)}") from error
     return restore_identity(loaded)
 
 

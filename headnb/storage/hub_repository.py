@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from headnb import hub
-from headnb.errors import HeadnbError, first_line, one_line
+from headnb.errors import HeadnbError, cause_names, first_line, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def _explained_upload(repository: str) -> Iterator[None]:
 
 
 def _download_error(url: str, error: Exception, *, online: bool) -> HeadnbError:
-    causes = {type(cause).__name__ for cause in _causes(error)}
+    causes = cause_names(error)
     if not online:
         return HeadnbError(f"{url} is not in the hub's cache, and the hub is not reachable")
     if "GatedRepoError" in causes:
@@ -146,15 +146,9 @@ def _download_error(url: str, error: Exception, *, online: bool) -> HeadnbError:
 
 def _upload_error(repository: str, error: Exception) -> HeadnbError:
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in {401, 403} or "LocalTokenNotFoundError" in {type(cause).__name__ for cause in _causes(error)}:
+    if status in {401, 403} or "LocalTokenNotFoundError" in cause_names(error):
         return HeadnbError(
             f"the hub does not allow you to write to {repository}; log in with a token that has write access (hf auth "
             "login), or pass token="
         )
     return HeadnbError(f"cannot upload to {repository}: {first_line(error)}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

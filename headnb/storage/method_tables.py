@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headnb.errors import HeadnbError
-from headnb.hub import user_path
 from headnb.storage.files import safe_file_name
 from headnb.storage.locks import local_path
 from headnb.storage.score_store import open_table
@@ -92,12 +91,18 @@ def method_stores(out: str | Path | None, methods: Sequence[str]) -> dict[str, P
     """
     if out is None:
         return dict.fromkeys(methods)
-    folder = local_path(out)
-    if folder.suffix == ".zarr" or (user_path(folder) / "zarr.json").exists():
-        raise HeadnbError(
-            f"with several methods, out is a folder with one store for each method, not itself a store: {folder}"
-        )
+    folder = folder_of_stores(out, "method")
     return {method: folder / f"{safe_file_name(method)}.zarr" for method in methods}
+
+
+def folder_of_stores(out: str | Path, kind: str) -> Path:
+    """The folder for one store of each method or task. Raises HeadnbError if it is itself a store."""
+    folder = local_path(out)
+    if folder.suffix == ".zarr" or (folder / "zarr.json").exists():
+        raise HeadnbError(
+            f"with several {kind}s, out is a folder with one store for each {kind}, not itself a store: {folder}"
+        )
+    return folder
 
 
 @contextmanager

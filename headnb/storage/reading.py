@@ -11,15 +11,13 @@ import xarray as xr
 from headnb.call_checks import check_arguments
 from headnb.display.payload_parser import read_payload
 from headnb.display.payload_pattern import payload_pattern
-from headnb.errors import HeadnbError, one_line
-from headnb.stats.results import restore_identity
+from headnb.errors import HeadnbError
 from headnb.stats.scoring_revision import warn_of_revision
-from headnb.storage.checksums import verify_checksum
+from headnb.storage.files import read_dataset
 from headnb.storage.fit_store import read_fit
 from headnb.storage.frames import from_frame, read_parquet
 from headnb.storage.locks import local_path
 from headnb.storage.method_results import MethodResults, results_by_method, stored_results
-from headnb.storage.netcdf_sizes import check_sizes
 from headnb.storage.remote import is_url, local_copy, shown_url
 from headnb.storage.score_store import read_table
 from headnb.storage.zarr_columns import METADATA_FILE
@@ -122,19 +120,11 @@ def _read_file(path: Path) -> xr.Dataset | xr.DataArray:
         return payload_pattern(read_payload(path))
     if path.suffix == ".parquet":
         return read_parquet(path)
-    verify_checksum(path)
-    try:
-        check_sizes(path)
-        with xr.open_dataset(path, engine="netcdf4") as stored:
-            scores = stored.load()
-    except HeadnbError:
-        raise
-    except Exception as error:  # xarray's decoders raise many types
-        raise HeadnbError(f"{path} is not a netCDF file: {one_line(error)}") from error
+    scores = read_dataset(path)
     if "score" in scores and ("loss" in scores or "role" in scores.dims):
-        return restore_identity(scores)
+        return scores
     if "difference" in scores and _is_of_heads(scores["difference"]):
-        return restore_identity(scores)
+        return scores
     if len(scores.data_vars) == 1 and _is_of_heads(only := next(iter(scores.data_vars.values()))):
         return only
     raise HeadnbError(f"{path} has no head scores (variables score and loss)")

@@ -325,7 +325,7 @@ def test_things_that_are_no_store_are_refused(model, tmp_path):
         open_scores(tmp_path / "nowhere.zarr")
     with pytest.raises(HeadnbError, match="is not a store of head scores"):
         open_scores(tmp_path / "folder")
-    with pytest.raises(HeadnbError, match="is not a netCDF file"):
+    with pytest.raises(HeadnbError, match="cannot be read as netCDF"):
         open_scores(tmp_path / "text.nc")
     with pytest.raises(HeadnbError, match="is not a store of head scores"):
         score_heads(model, None, TASK, out=tmp_path / "folder")
