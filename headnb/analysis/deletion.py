@@ -20,9 +20,10 @@ from headnb.analysis.result import AnalysisResult
 from headnb.call_checks import check_arguments, checked_level
 from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.plots import trajectory
-from headnb.engine.hooks import find_heads, frozen, input_device
+from headnb.engine.hooks import find_heads, input_device
 from headnb.engine.interventions import mean_outputs
 from headnb.engine.losses import find_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import model_name
 from headnb.models.locks import model_lock

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from headnb.analysis.cka import gram
 from headnb.call_checks import check_arguments
-from headnb.engine.hooks import find_heads, frozen, input_device
+from headnb.engine.hooks import find_heads, input_device
 from headnb.engine.losses import batch_context, find_loss_computer, plan_passes
+from headnb.engine.model_contexts import frozen
 from headnb.engine.partial_forward import decoder_layers
 from headnb.engine.threads import this_thread_only
 from headnb.errors import HeadnbError

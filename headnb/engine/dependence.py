@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from headnb.engine.hooks import checkpointed, frozen
+from headnb.engine.model_contexts import checkpointed, frozen
 from headnb.engine.threads import this_thread_only
 from headnb.models.checks import is_offloaded
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
-from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs
+from headnb.engine.hooks import find_head, find_heads, head_outputs
+from headnb.engine.model_contexts import frozen
 from headnb.engine.packing import max_batch_tokens
 from headnb.head_names import head_name, parse_heads
 

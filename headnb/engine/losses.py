@@ -18,7 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from headnb.engine.batching import MAX_PADDING, Answers, Batch, collate, pack, plan_batches
 from headnb.engine.decoders import decoder_of
 from headnb.engine.dependence import depends_on_tokens
-from headnb.engine.hooks import frozen, layout_of, model_logits, probe_tokens, record_heads
+from headnb.engine.hooks import layout_of, model_logits, probe_tokens, record_heads
+from headnb.engine.model_contexts import frozen
 from headnb.engine.packing import (
     can_pack,
     max_batch_tokens,

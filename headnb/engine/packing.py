@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from headnb.engine.attention_functions import replace_attention
 from headnb.engine.dependence import depends_on_tokens
-from headnb.engine.hooks import frozen, input_device, probe_tokens
+from headnb.engine.hooks import input_device, probe_tokens
+from headnb.engine.model_contexts import frozen
 from headnb.engine.recompute import with_recompute
 from headnb.errors import HeadnbError, first_line
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from headnb.engine.hooks import frozen, probe_tokens, replace_forward
+from headnb.engine.hooks import probe_tokens
+from headnb.engine.model_contexts import frozen, replace_forward
 from headnb.engine.threads import this_thread_check, this_thread_only
 
 if TYPE_CHECKING:

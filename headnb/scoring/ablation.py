@@ -15,9 +15,10 @@ import xarray as xr
 
 from headnb.call_checks import check_arguments
 from headnb.engine.generation import continuation_text, continue_greedily
-from headnb.engine.hooks import find_head, find_heads, frozen, input_device
+from headnb.engine.hooks import find_head, find_heads, input_device
 from headnb.engine.interventions import replace_heads
 from headnb.engine.losses import batch_context, find_loss_computer, plan_passes
+from headnb.engine.model_contexts import frozen
 from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError

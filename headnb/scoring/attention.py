@@ -26,9 +26,10 @@ from headnb.display.templating import render
 from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_of_head, returned_weights
 from headnb.engine.batching import collate
-from headnb.engine.hooks import find_head, find_heads, frozen, head_outputs, input_device
+from headnb.engine.hooks import find_head, find_heads, head_outputs, input_device
 from headnb.engine.layout import parent_of
 from headnb.engine.losses import find_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.engine.threads import this_thread_only
 from headnb.head_names import head_name
 from headnb.models.checks import check_gradients

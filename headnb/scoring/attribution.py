@@ -37,8 +37,9 @@ from torch import Tensor
 
 from headnb.engine.attention_functions import observe_attention_calls
 from headnb.engine.attention_weights import attention_rows, repeat_for_query_heads, split_samples
-from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.hooks import head_outputs, input_device
 from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer
+from headnb.engine.model_contexts import checkpointed
 from headnb.engine.partial_forward import PartialForward, find_partial_forward
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients

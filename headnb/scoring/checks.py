@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate
-from headnb.engine.hooks import frozen, head_outputs, input_device
+from headnb.engine.hooks import head_outputs, input_device
+from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import EncodedTask, encode_task
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_weights, context_length, is_offloaded

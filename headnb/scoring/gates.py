@@ -41,8 +41,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.hooks import head_outputs, input_device
 from headnb.engine.losses import LossComputer, batch_context, find_heads_and_loss_computer, plan_passes
+from headnb.engine.model_contexts import checkpointed
 from headnb.models.checks import check_gradients
 from headnb.scoring.progress import NotFiniteError, Progress, ScoringInterrupted, is_out_of_memory, smaller_budget
 from headnb.stats.results import as_result

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from headnb.engine.attention_functions import observe_attention_calls
-from headnb.engine.hooks import checkpointed, head_outputs, input_device
+from headnb.engine.hooks import head_outputs, input_device
 from headnb.engine.losses import batch_context, find_heads_and_loss_computer
+from headnb.engine.model_contexts import checkpointed
 from headnb.engine.recompute import recompute_activations
 from headnb.errors import HeadnbError
 from headnb.models.checks import check_gradients, is_offloaded

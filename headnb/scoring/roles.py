@@ -29,8 +29,9 @@ from torch import Tensor
 from headnb.call_checks import check_arguments, checked_seed
 from headnb.engine.attention_weights import observe_attention_rows
 from headnb.engine.batching import collate
-from headnb.engine.hooks import frozen, input_device
+from headnb.engine.hooks import input_device
 from headnb.engine.losses import find_heads_and_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import EncodedSample, prefix_tokens, special_tokens
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length

@@ -14,7 +14,8 @@ import numpy as np
 
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import BLOCK, SIDES, plan_batches
-from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.hooks import find_heads
+from headnb.engine.model_contexts import frozen
 from headnb.engine.packing import max_batch_tokens, packing_is_faster
 from headnb.engine.tokenization import ENCODINGS
 from headnb.errors import HeadnbError, unknown_name

@@ -15,8 +15,9 @@ import xarray as xr
 from headnb.call_checks import check_arguments, checked_level
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
-from headnb.engine.hooks import frozen, input_device
+from headnb.engine.hooks import input_device
 from headnb.engine.losses import find_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.engine.packing import max_batch_tokens
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headnb.call_checks import MAX_TRAINING_SEED, check_arguments, checked_seed
-from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.hooks import find_heads
+from headnb.engine.model_contexts import frozen
 from headnb.engine.packing import check_packed_training
 from headnb.errors import HeadnbError, warn_user
 from headnb.hub import user_path

@@ -20,7 +20,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from headnb.call_checks import check_arguments
-from headnb.engine.hooks import find_heads, frozen
+from headnb.engine.hooks import find_heads
+from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name
 from headnb.models.checks import context_length, model_name

@@ -23,7 +23,7 @@ import headnb
 import numpy as np
 import torch
 from headnb.engine.batching import collate, plan_batches
-from headnb.engine.hooks import frozen
+from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import EncodedSample, encode_task
 from headnb.scoring.gradient import activation, gradient_scorer
 from headnb.tasks.row_values import IGNORED

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from headnb.engine.generation import continuation_text, continue_greedily
-from headnb.engine.hooks import frozen
+from headnb.engine.model_contexts import frozen
 from headnb.errors import HeadnbError
 
 from architectures import VOCABULARY, build

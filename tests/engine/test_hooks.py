@@ -7,8 +7,9 @@ import threading
 import pytest
 import torch
 from headnb.engine import layout
-from headnb.engine.hooks import checkpointed, find_heads, frozen, head_outputs
+from headnb.engine.hooks import find_heads, head_outputs
 from headnb.engine.interventions import scale_heads
+from headnb.engine.model_contexts import checkpointed, frozen
 from headnb.errors import HeadnbError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS

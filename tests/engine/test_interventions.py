@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from headnb.engine.hooks import find_heads, frozen, head_outputs, input_device
+from headnb.engine.hooks import find_heads, head_outputs, input_device
 from headnb.engine.interventions import mean_outputs, replace_heads
 from headnb.engine.losses import find_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import EncodedSample, encode_task
 from headnb.scoring.ablation import Replacement, losses_with_heads_replaced
 from headnb.tasks.loading import load_task

@@ -13,8 +13,9 @@ import pytest
 import torch
 from headnb.analysis.representations import layer_grams
 from headnb.engine.batching import collate
-from headnb.engine.hooks import checkpointed, find_heads, head_outputs
+from headnb.engine.hooks import find_heads, head_outputs
 from headnb.engine.interventions import scale_heads
+from headnb.engine.model_contexts import checkpointed
 from headnb.engine.partial_forward import find_partial_forward
 from headnb.errors import HeadnbError
 from headnb.scoring.gradient import activation, gradient_scorer

@@ -8,7 +8,8 @@ import headnb
 import numpy as np
 import pytest
 import torch
-from headnb.engine.hooks import find_heads, frozen, head_outputs
+from headnb.engine.hooks import find_heads, head_outputs
+from headnb.engine.model_contexts import frozen
 from headnb.errors import HeadnbError
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining

@@ -14,7 +14,8 @@ from headnb.analysis.selection.views import FEATURES
 from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.decoders import decoder_of
-from headnb.engine.hooks import frozen, input_device
+from headnb.engine.hooks import input_device
+from headnb.engine.model_contexts import frozen
 from headnb.errors import HeadnbError, unknown_name
 from headnb.hub import user_path
 from headnb.models.checks import model_name

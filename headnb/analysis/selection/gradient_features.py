@@ -29,8 +29,9 @@ from torch import Tensor
 
 from headnb.analysis.selection.nearest import unit_rows
 from headnb.engine.batching import collate
-from headnb.engine.hooks import frozen, input_device
+from headnb.engine.hooks import input_device
 from headnb.engine.losses import find_loss_computer
+from headnb.engine.model_contexts import frozen
 from headnb.errors import HeadnbError, one_line, optional_import
 from headnb.models.checks import check_gradients
 from headnb.models.restore import restore_model, restore_random_state
