@@ -192,6 +192,21 @@ def test_second_job_is_refused_while_one_runs(explorer):
     done(explorer)
 
 
+def test_a_job_uses_what_was_chosen_when_it_was_started(explorer, monkeypatch):
+    chosen, start = threading.Event(), explorer._worker.start
+    monkeypatch.setattr(explorer._worker, "start", lambda job: start(lambda: (chosen.wait(SECONDS), job())))
+    for begin in (explorer.run, lambda: explorer.attend("L0H1", 20), lambda: explorer.ablate(0.5, ["L0H1"])):
+        explorer.set_state({"task": "sums", "method": "activation", "samples": 64})
+        chosen.clear()
+        begin()
+        explorer.set_state({"task": "words", "method": "entropy", "samples": 2})
+        chosen.set()
+        assert done(explorer)["error"] == ""
+    assert {key: scores.sizes["sample"] for key, scores in explorer.results.items()} == {("sums", "activation"): 30}
+    assert (explorer.attention["task"], explorer.attention["sample"]) == ("sums", "20")
+    assert explorer.ablations["sums"].sizes["sample"] == 30
+
+
 def test_close_stops_the_work(explorer):
     gate = Gate(explorer._session.model, free=8)
     send(explorer, do="run")
