@@ -97,7 +97,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_payload(results))
         self.choices = self._choices()
         self.task = next(iter(self._sources.names), "")
-        if isinstance(results, xr.Dataset) and "score" in results:
+        if isinstance(results, xr.Dataset) and _has_one_score_per_sample(results):
             self._add_scores(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
 
     def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -320,6 +320,11 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
     @property
     def _name(self) -> str:
         return self._session.name if self._session is not None else ""
+
+
+def _has_one_score_per_sample(results: xr.Dataset) -> bool:
+    """Whether these are scores of samples, whose heads have details; not roles, a comparison or several steps."""
+    return "score" in results and set(results["score"].dims) == {"sample", "layer", "head"}
 
 
 @check_arguments

@@ -434,13 +434,22 @@ def test_scores_open_with_their_model_and_task():
     assert "".join(explorer.attention["tokens"]) == "def square(n):\n    return n * n</s>"
 
 
-def test_pattern_and_comparison_open_as_a_grid():
+def test_results_without_one_score_per_sample_and_head_open_as_grids():
     scores = [score_heads(tiny_model(seed=seed), TOKENIZER, SUMS[:8]) for seed in range(2)]
-    for result in (scores[0].heads.pattern(), headnb.compare(*scores)):
+    roles = headnb.head_roles(tiny_model(), None, sequences=1, length=8)
+    by_step = xr.concat(scores, xr.DataArray([0, 10], dims="step", name="step"), combine_attrs="override")
+    gates = score_heads(tiny_model(), TOKENIZER, SUMS[:8], method="gates", options={"steps": 1})
+    for result, panels in (
+        (scores[0].heads.pattern(), 1),
+        (headnb.compare(*scores), 1),
+        (roles, roles.sizes["role"]),
+        (by_step, 2),
+        (gates, 1),
+    ):
         explorer = result.heads.explore()
         explorer.selected = ["L1H1"]
         assert explorer.head == {}
-        assert len(explorer.payload["panels"]) == 1
+        assert len(explorer.payload["panels"]) == panels
 
 
 def test_encoded_samples_need_no_tokenizer():
