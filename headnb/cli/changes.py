@@ -108,7 +108,7 @@ def finetune(
     from headnb.models.loading import load_model, model_name  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.notebook.live_scoring import distinct_tasks  # noqa: PLC0415
-    from headnb.notebook.live_tuning import LiveStudy, training_note  # noqa: PLC0415
+    from headnb.notebook.live_tuning import LiveStudy, how_to_continue, training_note  # noqa: PLC0415
     from headnb.tuning.finetuning import finetune as train  # noqa: PLC0415
     from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
@@ -124,5 +124,5 @@ def finetune(
             live.finish(result.study, note=training_note(result))
     except TuningInterrupted as stopped:
         done = f"{stopped.step} of {given['steps']} steps are done"
-        interrupted(f"{done}; repeat the command with --resume to continue")
+        interrupted(done + how_to_continue(out, resume=given["resume"]))
     echo(f"{result}\nwrote {out}")
