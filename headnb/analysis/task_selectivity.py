@@ -122,13 +122,25 @@ class Selectivity(AnalysisResult):
             task: one of the tasks.
             k: maximum number of heads.
             scale_free: compare levels relative to the mean over heads.
+
+        Raises:
+            HeadnbError: the task is unknown.
         """
+        tasks = [str(known) for known in self.samples["task"].to_numpy()]
+        if task not in tasks:
+            raise unknown_name("task", task, tasks)
         change = self.shapes if scale_free else self.heads
         table = head_table(change.sel(task=task), "difference", change.sizes["layer"] * change.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
     def means(self, statistic: str) -> tuple[float, float]:
-        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, over the tasks with both values."""
+        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, over the tasks with both values.
+
+        Raises:
+            HeadnbError: the statistic is unknown.
+        """
+        if statistic not in CONCENTRATIONS:
+            raise unknown_name("statistic", statistic, CONCENTRATIONS)
         values = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
         before, after = values.dropna("task").mean("task").to_numpy()
         return float(before), float(after)

@@ -221,6 +221,14 @@ def test_verdict_names_tasks_whose_pattern_only_shrinks():
     )
 
 
+def test_unknown_tasks_and_statistics_are_refused():
+    found = headnb.selectivity(BEFORE, AFTER)
+    with pytest.raises(HeadnbError, match="unknown task 'gsm'; did you mean 'gsm8k'"):
+        found.rose("gsm")
+    with pytest.raises(HeadnbError, match="unknown statistic 'ginny'; did you mean 'gini'"):
+        found.means("ginny")
+
+
 def test_means_before_and_after_are_of_the_same_tasks():
     """A task whose kurtosis is withheld at one stage is excluded from the means of both stages."""
     found = headnb.selectivity(BEFORE, AFTER)
