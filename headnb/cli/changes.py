@@ -68,10 +68,11 @@ def ablate(
     samples = sampled_task(task, given)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     live = LiveGrid(f"{model} · {samples.name} · {heads}")
+    settings = shared.chosen(shared.ABLATION, given)
     result, texts = None, None
     try:
-        result = ablate_live(live, loaded, tokenizer, samples, heads, **shared.chosen(shared.ABLATION, given))
-        texts = texts_before_and_after(live, loaded, tokenizer, samples, heads, given["factor"], given["tokens"])
+        result = ablate_live(live, loaded, tokenizer, samples, heads, **settings)
+        texts = texts_before_and_after(live, loaded, tokenizer, samples, heads, given["tokens"], **settings)
     finally:  # an interrupt while the texts are generated does not lose the losses
         live.discard()
         if result is not None:

@@ -343,6 +343,13 @@ def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     assert shown["generation"]["after"] == made.after
 
 
+def test_texts_are_generated_from_prompts_in_the_explorers_encoding():
+    made = explore(tiny_model(), TOKENIZER, {"split": [("What is 2 + 3? The", "re are 5.")]}, encoding="trl")
+    made.ablate(0.5, ["L0H1"])
+    assert done(made)["error"] == ""
+    assert made.ablation["generation"]["prompt"] == "What is 2 + 3?"
+
+
 def test_a_task_can_be_a_path(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "2 + 3 =", "completion": " 5"}\n')
