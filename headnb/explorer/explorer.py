@@ -344,8 +344,8 @@ def explore(
     """Create a widget to score tasks, inspect heads and ablate them; it is displayed as a cell's last value.
 
     Args:
-        model: as for `score_heads`, or an id or path for `load_model` (then `tokenizer` is not needed).
-        tokenizer: the model's tokenizer; None if the samples are already encoded.
+        model: as for `score_heads`, or an id or path for `load_model`.
+        tokenizer: the model's tokenizer. None: the one that `load_model` loads; without it samples must be encoded.
         tasks: names, files or `Task` objects, or a mapping from names to anything that `load_task` accepts; None:
             all registered tasks.
         samples: initial number of samples of each task; it can be changed in the widget.
@@ -365,7 +365,8 @@ def explore(
     if isinstance(model, str):
         from headnb.models.loading import load_model  # noqa: PLC0415
 
-        model, tokenizer = load_model(model)
+        model, own = load_model(model)
+        tokenizer = own if tokenizer is None else tokenizer
     from headnb.scoring.registry import find_method, find_methods  # noqa: PLC0415
 
     options: dict[str, Any] = {

@@ -20,7 +20,7 @@ from headnb.scoring.attention import head_attention
 from headnb.scoring.run import score_heads
 
 from model_state import state
-from tiny import tiny_model, tiny_tokenizer
+from tiny import framing_tokenizer, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 SUMS = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(6) for b in range(5)]
@@ -486,6 +486,18 @@ def test_encoded_samples_need_no_tokenizer():
 def test_what_cannot_be_explored_is_said_at_once(arguments, message):
     with pytest.raises(HeadnbError, match=message):
         explore(tiny_model(), TOKENIZER, **arguments)
+
+
+def test_a_given_tokenizer_is_used_with_a_model_that_is_loaded(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    own = framing_tokenizer()
+    for tokenizer, expected in ((own, own), (None, TOKENIZER)):
+        made = explore(str(tmp_path), tokenizer, {"words": WORDS})
+        made.run()
+        assert done(made)["error"] == ""
+        tokens = score_heads(tiny_model(), expected, WORDS)["fingerprint"]
+        np.testing.assert_array_equal(made.scores["fingerprint"], tokens)
 
 
 def test_explorer_needs_something_to_explore():
