@@ -7,7 +7,7 @@ seed. Samples are paired by id; several runs are reduced to the samples that all
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -102,7 +102,8 @@ def read_stages(change: Change, name: str) -> Stages:
     """
     if isinstance(change, xr.DataArray):
         return _stages_from_patterns([], [change], name)
-    runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
+    several = isinstance(change, (list, tuple)) and all(isinstance(pair, tuple) for pair in change)
+    runs: Any = list(change) if several else [change]
     if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
         raise HeadnbError(
             f"{name}: expected a (before, after) pair of scores, a list of such pairs (one per training run), or a "

@@ -339,6 +339,15 @@ def test_training_runs_of_unequal_scores_are_not_averaged(other, message):
         read_stages([(MARKED, MARKED), (other, other)], "sums")
 
 
+@pytest.mark.parametrize("sequence", [list, tuple])
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_runs_are_a_list_or_a_tuple_of_pairs(sequence, runs):
+    pairs = [random_change(0, "svamp", n=4)] * runs
+    stages = read_stages(sequence(pairs), "svamp")
+    np.testing.assert_allclose(stages.before, levels_of(pairs[0][0]))
+    np.testing.assert_array_equal(stages.after, [levels_of(after) for _, after in pairs])
+
+
 def test_patterns_before_are_averaged_over_runs_as_scores_are():
     rng = np.random.default_rng(0)
     scores = [[scores_of(rng.random((4, 2, 3))) for _ in range(2)] for _ in range(3)]
