@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, optional_import
+from headnb.errors import HeadnbError, first_line, optional_import
 from headnb.scoring.dask_scheduler import best_effort
 from headnb.suite import job, records
 from headnb.suite.cluster_watch import LOST_MESSAGE, RESUME_MESSAGE, ClusterWatch, has_gpu
@@ -214,10 +214,13 @@ def _wait_for_finished(client: Client, left: Mapping[Future[Any], Node]) -> dict
 
 
 def _failed_outcome(future: Future[Any], *, blocked: bool) -> Outcome:
+    from distributed import KilledWorker  # noqa: PLC0415
+
     if blocked:
         return Outcome("blocked")
     error: Any = future.exception()
-    return Outcome("failed", error=f"its worker died repeatedly ({type(error).__name__}); out of memory?")
+    died = isinstance(error, KilledWorker)
+    return Outcome("failed", error="its worker died repeatedly; out of memory?" if died else first_line(error))
 
 
 def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:

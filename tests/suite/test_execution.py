@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import dask
 import nbformat
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 from headnb.errors import HeadnbError
 from headnb.suite import cluster_watch, execution, job, records
 from headnb.suite.execution import run_suite
@@ -29,7 +30,6 @@ from suites import graph, results, write_notebook, write_suite
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Any
 
     from headnb.suite.graph import Node
 
@@ -413,6 +413,29 @@ def test_a_kernel_that_always_dies_is_a_failure(tmp_path: Path) -> None:
     assert outcome.state == "failed"
     assert "the kernel died 3 times" in outcome.error
     assert records.records([first], running=False)[records.node_id(first)].state == "failed"
+
+
+def test_any_other_error_of_a_notebook_is_an_outcome_with_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise ValueError("no cell 3\nin this notebook")
+
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    monkeypatch.setattr(job.notebooks, "run_notebook", fails)
+    assert run_node(first, Session("here")) == Outcome("failed", error="ValueError: no cell 3")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KilledWorker("gcd", None, 3), "its worker died repeatedly; out of memory?"),
+        (ValueError("cannot load the task\nat all"), "cannot load the task"),
+    ],
+)
+def test_only_a_killed_worker_is_said_to_have_died(error: Exception, said: str) -> None:
+    future: Any = SimpleNamespace(exception=lambda: error)
+    assert execution._failed_outcome(future, blocked=False) == Outcome("failed", error=said)
 
 
 def test_a_node_with_a_failed_dependency_is_blocked(tmp_path: Path) -> None:
