@@ -197,6 +197,7 @@ def test_an_untyped_parameter_is_refused(tmp_path: Path) -> None:
     for cell, message in (
         ("steps = 3", "needs a type"),
         ("steps: Path = 3", "has the type Path"),
+        ("steps: list[Path] = []", r"has the type list\[Path\]; supported: str"),
         ("", "no parameter"),
     ):
         write_notebook(tmp_path / "start.ipynb", cell)
