@@ -320,7 +320,15 @@ def test_bad_input_is_one_plain_line(scored, change, message):
         headnb.select_instructions(**{"target": scored[0], "pool": scored[1], "k": 5, **change})
 
 
-@pytest.mark.parametrize("name", ["model", "model_fingerprint", "method"])
+def test_models_are_compared_by_their_weights_and_by_name_only_if_these_are_unknown(scored):
+    target, pool = scored[0], scored[1].assign_attrs(model="copied/elsewhere")
+    same(headnb.select_instructions(target, pool, 5), headnb.select_instructions(*scored[:2], 5))
+    del pool.attrs["model_fingerprint"]
+    with pytest.raises(HeadnbError, match=r"model is .* in the target and 'copied/elsewhere'"):
+        headnb.select_instructions(target, pool, 5)
+
+
+@pytest.mark.parametrize("name", ["model_fingerprint", "method"])
 def test_scores_of_different_kinds_are_refused(scored, name):
     with pytest.raises(HeadnbError, match=f"{name} is .* in the target and 'another'"):
         headnb.select_instructions(scored[0], scored[1].assign_attrs({name: "another"}), 5)
