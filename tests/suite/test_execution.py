@@ -24,6 +24,7 @@ from headnb.suite import cluster_watch, execution, job, records
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
+from commands import run
 from forks import forked_workers
 from suites import graph, results, write_notebook, write_suite
 
@@ -377,6 +378,38 @@ def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
         pytest.raises(HeadnbError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1"),
     ):
         run_suite(nodes, tmp_path / "out", scheduler="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "asked", "expected"),
+    [((), 16, None, 4), ((), 2, None, 2), (("0", "1", "2"), 16, None, 3), ((), 2, 8, 2), (("0", "1"), 1, 1, 1)],
+)
+def test_the_plan_counts_the_workers_that_a_run_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gpus: tuple[str, ...],
+    cores: int,
+    asked: int | None,
+    expected: int,
+) -> None:
+    """Four notebooks can run at once."""
+    suite = write_suite(tmp_path / "suite")
+    started: list[int] = []
+
+    def cluster(n_workers: int, **_: object) -> None:
+        started.append(n_workers)
+        raise HeadnbError("no cluster in this test")
+
+    monkeypatch.setattr(execution, "_gpus", lambda: gpus)
+    monkeypatch.setattr("dask.system.CPU_COUNT", cores)
+    monkeypatch.setattr("distributed.LocalCluster", cluster)
+    with pytest.raises(HeadnbError, match="no cluster"):
+        run_suite(graph(suite, tmp_path / "out"), tmp_path / "out", workers=asked)
+    workers = ("--workers", asked) if asked else ()
+    assert run(monkeypatch, "suite", "plan", suite, "--profile", "tiny", "--out", tmp_path / "out", *workers) == 0
+    assert started == [expected]
+    assert f"6 of 6 notebooks to run, {expected} at a time" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_an_outcome_and_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
