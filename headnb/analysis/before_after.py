@@ -49,7 +49,10 @@ class Stages:
 
     @property
     def sample_set(self) -> Hashable:
-        """Equal for stages of the same samples; equal ids of two tasks in memory (both "samples") do not suffice."""
+        """Equal for stages of the same samples.
+
+        Ids and the task's name are not enough: two lists of samples both have the name "samples" and the ids 0, 1, ...
+        """
         return self.task, self.samples, self.fingerprints
 
     @property

@@ -71,15 +71,15 @@ class Forgetting(AnalysisResult):
         loss: Dataset (stage, task) of `value`, `low`, `high`: held-out loss in nats, before the first and after each
             task.
         rise: Dataset (stage, task) of `value`, `low`, `high`: rise of the loss since the task was learned; NaN before.
-        moved: (stage, task), distance of the scale-free pattern from its state when the task was learned, relative to
-            the length of that state about its mean; mean over runs, not noise-corrected.
+        moved: (stage, task), distance of the scale-free pattern p from the pattern q when the task was learned,
+            || p - q || / || q - 1 ||; mean over runs, not noise-corrected, NaN before the task was learned.
         forgotten: Dataset (task) of `value`, `low`, `high`: forgetting of each task but the last.
         mean: Dataset of `value`, `low`, `high`: mean forgetting over tasks. Its bias is slightly positive, since the
             stage of the lowest loss is chosen on the same losses.
         transfer: Dataset of `value`, `low`, `high`: backward transfer.
         association: correlation of pattern distance with the rise of the loss.
-        samples: number of samples of each task, that of the task with the fewest.
-        left_out: number of samples of tasks that have more, which are not used.
+        samples: number of samples used of each task: all samples of the task with the fewest.
+        left_out: number of samples of the other tasks that are not used.
         runs: number of training runs.
         level: confidence level of the intervals.
     """
@@ -275,7 +275,7 @@ def _scale_free_patterns(levels: Array) -> Array:
 
 
 def _distance(shape: Array, origin: Array) -> Array:
-    """Distance relative to the origin's length about its mean, which is 1."""
+    """|| shape - origin || / || origin - 1 ||: the mean of a scale-free pattern over heads is 1."""
     return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
 
 

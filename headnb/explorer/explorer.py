@@ -59,7 +59,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
             `method` and `samples` are synchronised with the browser in both directions.
         status: state ("idle", "running" or "stopping"), job ("run", "attend" or "ablate"; "" if idle), line, done,
             total, error and note.
-        methods: other methods that each run scores in the same pass; choosing one of them then shows its scores.
+        methods: methods that each run scores in the same pass as `method`; choosing one of them then shows its scores.
         results: scores by (task, method).
         ablations: results of the last `ablate`, by task.
         error: the exception behind the last error message.
