@@ -19,7 +19,7 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.display.charts.matrices import correlation_matrix
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
@@ -167,7 +167,6 @@ def compare_methods(
         HeadnbError: fewer than two methods, scores of different heads, samples, tasks or encodings, or an error of
             `score_heads`.
     """
-    level = checked_level(level)
     if any(k < 1 for k in ks):
         raise HeadnbError(f"ks must be numbers of heads, each at least 1; got {min(ks)}")
     for_model = {
@@ -186,7 +185,7 @@ def compare_methods(
         raise HeadnbError(f"{', '.join(unused)}: only with a model to score; scores are compared as they are")
     levels = _common_levels(scores)
     heads = next(iter(levels.values())).shape[1]
-    most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
+    most = [int(k) for k in sorted(set(ks)) if k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
     reliability = [components(each).reliability for each in levels.values()]
     return Agreement(

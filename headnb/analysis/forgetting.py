@@ -21,7 +21,7 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels
 from headnb.stats.results import check_levels, is_signed
@@ -181,7 +181,6 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         HeadnbError: fewer than two tasks, a task that is learned twice, no run, signed scores, a missing stage, task or
             loss, or scores of a task that cannot be paired.
     """
-    level = checked_level(level)
     losses, levels, left_out = _read_runs(list(order), runs)
     tasks, last = len(order), len(order)
     learned = np.arange(tasks) + 1  # the stage after which each task is learned

@@ -22,7 +22,7 @@ from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_correlations import task_correlations
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
@@ -267,7 +267,6 @@ def selectivity(
     Raises:
         HeadnbError: a task without scores before, different heads, signed scores, or samples that cannot be paired.
     """
-    level, alpha = checked_level(level), checked_level(alpha, "alpha")
     if unknown := set(after) - set(before):
         raise HeadnbError(f"no scores before fine-tuning for tasks with scores after: {', '.join(sorted(unknown))}")
     if not after:

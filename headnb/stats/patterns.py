@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 import xarray as xr
 
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
 from headnb.stats.reliability import Evidence, change_evidence, components
@@ -195,7 +195,6 @@ def compare(
         HeadnbError: different tasks, methods, loss reductions or heads, repeated ids, fewer than two common samples,
             equal ids of different samples, or an alpha that is not between 0 and 1.
     """
-    alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 import xarray as xr
 
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import frozen, input_device
@@ -90,7 +90,6 @@ def evaluate(
     Raises:
         HeadnbError: the input is invalid, or a loss is not finite.
     """
-    level = checked_level(level, "level")
     _check_counts(max_new_tokens=max_new_tokens, batch_size=batch_size)
     task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     total = len(encoded.samples)
