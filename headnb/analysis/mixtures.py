@@ -20,7 +20,7 @@ from headnb.call_checks import check_arguments
 from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.seeds import seed_of_task
-from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tasks.loading import Task, is_endless, load_task
 
 if TYPE_CHECKING:
     from headnb.tasks.samples import Id, Sample, TokenSample
@@ -171,9 +171,7 @@ def _counts(weights: dict[str, float], size: int, by: str) -> dict[str, int]:
 def _train_task(source: Any, n: int, seed: int) -> Task:
     if isinstance(source, Task):
         return source
-    card = known_tasks().get(source) if isinstance(source, str) else None
-    procedural = card is not None and card.procedural
-    return load_task(source, split="train", n=n if procedural else None, seed=seed)
+    return load_task(source, split="train", n=n if is_endless(source) else None, seed=seed)
 
 
 def _random_counts(tasks: dict[str, Task], size: int, seed: int) -> dict[str, int]:
