@@ -280,6 +280,8 @@ def test_states_follow_the_graph(tmp_path: Path) -> None:
     assert "1 done, 1 failed, 1 stopped, 1 blocked, 2 ready" in text
     assert "ValueError: no" in text
     assert "blocked by train gcd seed 1" in text
+    indents = [len(line[2:]) - len(line[2:].lstrip()) for line in text.splitlines() if line[:1] in "✓✗‖○⊘" and line]
+    assert indents == [0, 2, 2, 2, 2, 4]  # by the dependencies
 
 
 def test_results_of_other_settings_are_removed_and_others_kept(tmp_path: Path) -> None:
