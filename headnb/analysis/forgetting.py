@@ -23,7 +23,7 @@ from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels
+from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels, scale_free_values
 from headnb.stats.results import check_levels, is_signed
 from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals
@@ -135,9 +135,14 @@ class Forgetting(AnalysisResult):
         if worst["value"] > 0:
             lines.append(f"Forgetting is largest for {worst['task'].item()}: {signed_text(worst)} nats.")
         rho = self.association
-        if math.isnan(rho.value):
+        if rho.pairs < MIN_PAIRS:
             lines.append(
                 f"Too few pairs of a step and an earlier task ({rho.pairs}) to correlate pattern changes with losses."
+            )
+        elif math.isnan(rho.value):
+            lines.append(
+                "Pattern changes cannot be correlated with losses: one of them is undefined, or equal in all "
+                f"{rho.pairs} pairs of a step and an earlier task."
             )
         else:
             lines.append(
@@ -267,21 +272,16 @@ def _estimates(values: Array, labels: Mapping[str, list[str]], level: float) -> 
     return xr.Dataset({name: (tuple(labels), part.reshape(shape)) for name, part in parts.items()}, labels)
 
 
-def _scale_free_patterns(levels: Array) -> Array:
-    """Patterns divided by their mean over heads, from levels (..., n, heads)."""
-    pattern = levels.mean(axis=-2)
-    return np.asarray(pattern / pattern.mean(axis=-1, keepdims=True))
-
-
 def _distance(shape: Array, origin: Array) -> Array:
-    """|| shape - origin || / || origin - 1 ||: the mean of a scale-free pattern over heads is 1."""
-    return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
+    """|| shape - origin || / || origin - 1 ||: the mean of a scale-free pattern over heads is 1. NaN if all are 1."""
+    length = np.linalg.norm(origin - 1, axis=-1)
+    return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.where(length > 0, length, np.nan))
 
 
 def _distance_since_learning(
     levels: Array, learned: NDArray[np.int64], labels: Mapping[str, list[str]]
 ) -> xr.DataArray:
-    shapes = _scale_free_patterns(levels)  # (runs, stages, tasks, heads)
+    shapes = scale_free_values(levels.mean(axis=-2))  # (runs, stages, tasks, heads)
     moved = _distance(shapes, shapes[:, learned, np.arange(len(learned))][:, None]).mean(axis=0)
     moved[np.arange(len(moved))[:, None] < learned] = np.nan
     return xr.DataArray(moved, labels, tuple(labels), attrs={"long_name": "distance of the pattern"})
@@ -289,7 +289,7 @@ def _distance_since_learning(
 
 def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
     """Pattern distance and rise of the loss, means over runs, for each step and earlier task, in that order."""
-    shapes = _scale_free_patterns(levels)
+    shapes = scale_free_values(levels.mean(axis=-2))
     moved = _distance(shapes[:, 1:], shapes[:, :-1]).mean(axis=0)  # (steps, tasks)
     rose = np.diff(losses.mean(axis=-1), axis=1).mean(axis=0)
     earlier = np.arange(moved.shape[0])[:, None] > np.arange(moved.shape[1])
@@ -298,10 +298,9 @@ def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
 
 def _association(losses: Array, levels: Array, level: float, seed: int) -> Association:
     moved, rose = _step_changes(losses, levels)
-    if len(moved) < MIN_PAIRS:
+    rho = float(_unit_ranks(moved) @ _unit_ranks(rose)) if len(moved) >= MIN_PAIRS else math.nan
+    if math.isnan(rho):
         return Association(math.nan, math.nan, math.nan, len(moved))
-    ranks = [_unit_ranks(values) for values in (moved, rose)]
-    rho = float(ranks[0] @ ranks[1])
     rng = np.random.default_rng(seed)
     runs, tasks, n = len(losses), losses.shape[2], losses.shape[3]
     drawn = []

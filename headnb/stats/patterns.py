@@ -394,6 +394,18 @@ def _flat(levels: xr.DataArray) -> Array:
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
 
 
+def scale_free_values(patterns: Array) -> Array:
+    """Patterns (..., heads) divided by their mean over heads.
+
+    Raises:
+        HeadnbError: an all-zero pattern.
+    """
+    mean = patterns.mean(axis=-1, keepdims=True)
+    if not mean.all():
+        raise HeadnbError("cannot normalise an all-zero pattern")
+    return np.asarray(patterns / mean)
+
+
 def relative_to_mean_head(levels: Array) -> Array:
     """Levels divided by the pattern's mean over heads: (n, heads), whose mean is the scale-free pattern.
 
