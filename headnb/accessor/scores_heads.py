@@ -191,7 +191,8 @@ class ScoresHeads(SavingMethods):
         """Explorer widget of these scores, with each head's histogram and strongest samples.
 
         With the model, its tokenizer and the scored task (anything that `load_task` accepts), the widget also shows
-        the samples' texts and attention, and can ablate heads. `options` are those of `headnb.explore`.
+        the samples' texts and attention, and can ablate heads. `options`, only with a model, are `seed`,
+        `batch_tokens`, `max_length`, `encoding` and `loss` of `headnb.explore`.
         """
         from headnb.explorer.explorer import Explorer  # noqa: PLC0415
         from headnb.explorer.task_sources import TaskSources  # noqa: PLC0415

@@ -19,7 +19,7 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.display.charts.matrices import correlation_matrix
 from headnb.errors import HeadnbError, unknown_name
 from headnb.scoring.registry import find_method
@@ -151,11 +151,11 @@ def compare_methods(
 
     Args:
         scores: name -> scores of one model on one task, such as the `MethodResults` of `score_heads`; or a model to
-            score.
+            score. Scores are compared as they are, without the arguments that score a model.
         tokenizer: the model's tokenizer.
         task: task to score a model on: a `Task`, or anything that `load_task` accepts.
         methods: methods to score a model with, names from `headnb.methods()`; they share the passes of `score_heads`.
-        options: method -> its `options` for `score_heads`, such as {"attattr": {"steps": 10}}; for a model only.
+        options: method -> its `options` for `score_heads`, such as {"attattr": {"steps": 10}}.
         ks: numbers of top heads to compare; values above half of the heads are dropped.
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
@@ -167,19 +167,25 @@ def compare_methods(
         HeadnbError: fewer than two methods, scores of different heads, samples, tasks or encodings, or an error of
             `score_heads`.
     """
-    level = checked_level(level)
     if any(k < 1 for k in ks):
         raise HeadnbError(f"ks must be numbers of heads, each at least 1; got {min(ks)}")
+    for_model = {
+        "tokenizer": tokenizer,
+        "task": task,
+        "methods": methods or None,
+        "options": options or None,
+        "max_length": max_length,
+    }
     if not isinstance(scores, Mapping):
         how = {"batch_tokens": batch_tokens, "max_length": max_length, "encoding": encoding, "seed": seed}
         scores = _score_by_methods(scores, tokenizer, task, methods, options or {}, how)
     elif len(scores) < 2:
         raise HeadnbError("a comparison needs at least two methods; pass a mapping of name -> scores")
-    elif options:
-        raise HeadnbError("options have no effect on scores; remove them, or pass a model to score")
+    elif unused := [name for name, value in for_model.items() if value is not None]:
+        raise HeadnbError(f"{', '.join(unused)}: only with a model to score; scores are compared as they are")
     levels = _common_levels(scores)
     heads = next(iter(levels.values())).shape[1]
-    most = [int(k) for k in sorted(set(ks)) if 1 <= k <= heads / 2] or [max(1, heads // 4)]
+    most = [int(k) for k in sorted(set(ks)) if k <= heads / 2] or [max(1, heads // 4)]
     names = list(levels)
     reliability = [components(each).reliability for each in levels.values()]
     return Agreement(

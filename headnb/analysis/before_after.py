@@ -7,7 +7,7 @@ seed. Samples are paired by id; several runs are reduced to the samples that all
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -49,7 +49,10 @@ class Stages:
 
     @property
     def sample_set(self) -> Hashable:
-        """Equal for stages of the same samples; equal ids of two tasks in memory (both "samples") do not suffice."""
+        """Equal for stages of the same samples.
+
+        Ids and the task's name are not enough: two lists of samples both have the name "samples" and the ids 0, 1, ...
+        """
         return self.task, self.samples, self.fingerprints
 
     @property
@@ -102,7 +105,8 @@ def read_stages(change: Change, name: str) -> Stages:
     """
     if isinstance(change, xr.DataArray):
         return _stages_from_patterns([], [change], name)
-    runs = [change] if isinstance(change, tuple) else change if isinstance(change, list) else []
+    several = isinstance(change, (list, tuple)) and all(isinstance(pair, tuple) for pair in change)
+    runs: Any = list(change) if several else [change]
     if not runs or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in runs):
         raise HeadnbError(
             f"{name}: expected a (before, after) pair of scores, a list of such pairs (one per training run), or a "

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
-from headnb.errors import HeadnbError
 from headnb.stats.jackknife import Jackknifed, grouped_jackknife, sum_variances, welch_df
+from headnb.stats.patterns import scale_free_values
 from headnb.stats.reliability import MIN_SAMPLES, Components, components, scale_free_levels
 from headnb.stats.run_variance import RunNoise
 
@@ -294,12 +294,7 @@ def _products(values: Array) -> Products:
 
 
 def _level(pattern: Array, *, scale_free: bool) -> Array:
-    if not scale_free:
-        return pattern
-    overall = pattern.mean(axis=-1, keepdims=True)
-    if not overall.all():
-        raise HeadnbError("cannot normalise an all-zero pattern")
-    return np.asarray(pattern / overall)
+    return scale_free_values(pattern) if scale_free else pattern
 
 
 def _deviations(levels: Array, *, scale_free: bool) -> Array:

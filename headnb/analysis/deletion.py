@@ -17,7 +17,7 @@ import xarray as xr
 from headnb.analysis.head_choice import check_head_count, format_heads, ranked_heads, shuffled_within_layers
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.plots import trajectory
 from headnb.engine.hooks import find_heads, input_device
@@ -190,7 +190,6 @@ def deletion_curve(
         HeadnbError: bad input, fewer than 4 samples (2 with scores of other samples), only scores of tested samples, or
             an error of `score_heads`.
     """
-    level = checked_level(level)
     _check_removals(ks, draws, replacements)
     task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     with model_lock(model):

@@ -21,9 +21,9 @@ from scipy import stats
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels
+from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels, scale_free_values
 from headnb.stats.results import check_levels, is_signed
 from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals
@@ -71,15 +71,15 @@ class Forgetting(AnalysisResult):
         loss: Dataset (stage, task) of `value`, `low`, `high`: held-out loss in nats, before the first and after each
             task.
         rise: Dataset (stage, task) of `value`, `low`, `high`: rise of the loss since the task was learned; NaN before.
-        moved: (stage, task), distance of the scale-free pattern from its state when the task was learned, relative to
-            the length of that state about its mean; mean over runs, not noise-corrected.
+        moved: (stage, task), distance of the scale-free pattern p from the pattern q when the task was learned,
+            || p - q || / || q - 1 ||; mean over runs, not noise-corrected, NaN before the task was learned.
         forgotten: Dataset (task) of `value`, `low`, `high`: forgetting of each task but the last.
         mean: Dataset of `value`, `low`, `high`: mean forgetting over tasks. Its bias is slightly positive, since the
             stage of the lowest loss is chosen on the same losses.
         transfer: Dataset of `value`, `low`, `high`: backward transfer.
         association: correlation of pattern distance with the rise of the loss.
-        samples: number of samples of each task, that of the task with the fewest.
-        left_out: number of samples of tasks that have more, which are not used.
+        samples: number of samples used of each task: all samples of the task with the fewest.
+        left_out: number of samples of the other tasks that are not used.
         runs: number of training runs.
         level: confidence level of the intervals.
     """
@@ -135,9 +135,14 @@ class Forgetting(AnalysisResult):
         if worst["value"] > 0:
             lines.append(f"Forgetting is largest for {worst['task'].item()}: {signed_text(worst)} nats.")
         rho = self.association
-        if math.isnan(rho.value):
+        if rho.pairs < MIN_PAIRS:
             lines.append(
                 f"Too few pairs of a step and an earlier task ({rho.pairs}) to correlate pattern changes with losses."
+            )
+        elif math.isnan(rho.value):
+            lines.append(
+                "Pattern changes cannot be correlated with losses: one of them is undefined, or equal in all "
+                f"{rho.pairs} pairs of a step and an earlier task."
             )
         else:
             lines.append(
@@ -181,7 +186,6 @@ def forgetting(order: Sequence[str], runs: Sequence[Learned], *, level: float = 
         HeadnbError: fewer than two tasks, a task that is learned twice, no run, signed scores, a missing stage, task or
             loss, or scores of a task that cannot be paired.
     """
-    level = checked_level(level)
     losses, levels, left_out = _read_runs(list(order), runs)
     tasks, last = len(order), len(order)
     learned = np.arange(tasks) + 1  # the stage after which each task is learned
@@ -268,21 +272,16 @@ def _estimates(values: Array, labels: Mapping[str, list[str]], level: float) -> 
     return xr.Dataset({name: (tuple(labels), part.reshape(shape)) for name, part in parts.items()}, labels)
 
 
-def _scale_free_patterns(levels: Array) -> Array:
-    """Patterns divided by their mean over heads, from levels (..., n, heads)."""
-    pattern = levels.mean(axis=-2)
-    return np.asarray(pattern / pattern.mean(axis=-1, keepdims=True))
-
-
 def _distance(shape: Array, origin: Array) -> Array:
-    """Distance relative to the origin's length about its mean, which is 1."""
-    return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.linalg.norm(origin - 1, axis=-1))
+    """|| shape - origin || / || origin - 1 ||: the mean of a scale-free pattern over heads is 1. NaN if all are 1."""
+    length = np.linalg.norm(origin - 1, axis=-1)
+    return np.asarray(np.linalg.norm(shape - origin, axis=-1) / np.where(length > 0, length, np.nan))
 
 
 def _distance_since_learning(
     levels: Array, learned: NDArray[np.int64], labels: Mapping[str, list[str]]
 ) -> xr.DataArray:
-    shapes = _scale_free_patterns(levels)  # (runs, stages, tasks, heads)
+    shapes = scale_free_values(levels.mean(axis=-2))  # (runs, stages, tasks, heads)
     moved = _distance(shapes, shapes[:, learned, np.arange(len(learned))][:, None]).mean(axis=0)
     moved[np.arange(len(moved))[:, None] < learned] = np.nan
     return xr.DataArray(moved, labels, tuple(labels), attrs={"long_name": "distance of the pattern"})
@@ -290,7 +289,7 @@ def _distance_since_learning(
 
 def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
     """Pattern distance and rise of the loss, means over runs, for each step and earlier task, in that order."""
-    shapes = _scale_free_patterns(levels)
+    shapes = scale_free_values(levels.mean(axis=-2))
     moved = _distance(shapes[:, 1:], shapes[:, :-1]).mean(axis=0)  # (steps, tasks)
     rose = np.diff(losses.mean(axis=-1), axis=1).mean(axis=0)
     earlier = np.arange(moved.shape[0])[:, None] > np.arange(moved.shape[1])
@@ -299,10 +298,9 @@ def _step_changes(losses: Array, levels: Array) -> tuple[Array, Array]:
 
 def _association(losses: Array, levels: Array, level: float, seed: int) -> Association:
     moved, rose = _step_changes(losses, levels)
-    if len(moved) < MIN_PAIRS:
+    rho = float(_unit_ranks(moved) @ _unit_ranks(rose)) if len(moved) >= MIN_PAIRS else math.nan
+    if math.isnan(rho):
         return Association(math.nan, math.nan, math.nan, len(moved))
-    ranks = [_unit_ranks(values) for values in (moved, rose)]
-    rho = float(ranks[0] @ ranks[1])
     rng = np.random.default_rng(seed)
     runs, tasks, n = len(losses), losses.shape[2], losses.shape[3]
     drawn = []

@@ -75,8 +75,9 @@ class LayerProfile(AnalysisResult):
             to the mean over all heads.
         movement: (task, layer), relative L2 distance of the layer's parameters, mean over runs.
         across: (before, after), CKA of every layer before with every layer after fine-tuning, mean over tasks and runs.
-        depth: (task), the number of layers from the most changed layer down to the first layer whose CKA with it, both
-            before fine-tuning, is at most the CKA of the most changed layer before and after; NaN if there is none.
+        depth: (task), the change of the most changed layer as a number of layers: in the model before fine-tuning, the
+            layer so many layers below it is the nearest one that differs from it as much as it differs from itself
+            after fine-tuning (by CKA). NaN if no layer below differs as much.
         transition: Dataset (run) of the `first` layer of the transition and of the refinement (`last`), for each run.
         go_together: Dataset (beside) of `value`, `low`, `high`: rank correlation over layers of the increase of the
             representation change in a layer with the change of its "heads" and with its "movement"; mean over tasks,

@@ -20,7 +20,7 @@ from headnb.call_checks import check_arguments
 from headnb.display.encodings import for_stdout
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.seeds import seed_of_task
-from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tasks.loading import Task, is_endless, load_task
 
 if TYPE_CHECKING:
     from headnb.tasks.samples import Id, Sample, TokenSample
@@ -106,18 +106,18 @@ def mixture(
     """
     if by not in WAYS:
         raise unknown_name("mixture method", by, WAYS)
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise HeadnbError(f"size must be a whole number of samples, at least 1, not {size!r}")
+    if size < 1:
+        raise HeadnbError(f"size must be a whole number of samples, at least 1, not {size}")
     weights = _weights(fit, by)
     if unknown := [name for name in sources if name not in weights]:
         raise unknown_name("basic task in sources", unknown[0], weights)
-    wanted = dict.fromkeys(weights, int(size)) if by == "random" else _counts(weights, int(size), by)
+    wanted = dict.fromkeys(weights, size) if by == "random" else _counts(weights, size, by)
     if missing := [name for name, count in wanted.items() if count and name not in sources]:
         raise HeadnbError(f"sources lacks samples of these basic tasks: {', '.join(map(repr, missing))}")
     tasks = {name: _train_task(sources[name], count, seed) for name, count in wanted.items() if count}
     if by == "random":
         weights = {name: float(len(task)) for name, task in tasks.items()}
-        wanted = _random_counts(tasks, int(size), seed)
+        wanted = _random_counts(tasks, size, seed)
     _check_sizes(tasks, wanted, repeat=repeat)
     drawn = [pair for name, task in tasks.items() for pair in _draw(name, task, wanted[name], seed)]
     random.Random(seed).shuffle(drawn)  # noqa: S311  interleave the tasks
@@ -171,9 +171,7 @@ def _counts(weights: dict[str, float], size: int, by: str) -> dict[str, int]:
 def _train_task(source: Any, n: int, seed: int) -> Task:
     if isinstance(source, Task):
         return source
-    card = known_tasks().get(source) if isinstance(source, str) else None
-    procedural = card is not None and card.procedural
-    return load_task(source, split="train", n=n if procedural else None, seed=seed)
+    return load_task(source, split="train", n=n if is_endless(source) else None, seed=seed)
 
 
 def _random_counts(tasks: dict[str, Task], size: int, seed: int) -> dict[str, int]:

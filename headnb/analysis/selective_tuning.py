@@ -14,6 +14,7 @@ from headnb.analysis.result import AnalysisResult
 from headnb.analysis.training_means import direction, format_estimate, mean_over_trainings
 from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.fits import weights
+from headnb.errors import unknown_name
 
 if TYPE_CHECKING:
     from headnb.stats.estimates import Estimate
@@ -57,7 +58,17 @@ class SelectiveTuning(AnalysisResult):
             way: the tuning method.
             test: "trained task" or "other tasks".
             less: a tuning method to subtract.
+
+        Raises:
+            HeadnbError: a tuning method or the test is unknown.
         """
+        for kind, name, known in (
+            ("tuning method", way, self.ways),
+            ("tuning method", less or way, self.ways),
+            ("test", test, self.tests),
+        ):
+            if name not in known:
+                raise unknown_name(kind, name, known)
         loss = self.arrays["loss"]
         other = loss.sel(way=less, drop=True) if less else self.arrays["loss_before"]
         values = loss.sel(way=way, drop=True) - other

@@ -22,7 +22,7 @@ from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_correlations import task_correlations
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats.patterns import HEADS
 from headnb.stats.reliability import Evidence
@@ -122,13 +122,25 @@ class Selectivity(AnalysisResult):
             task: one of the tasks.
             k: maximum number of heads.
             scale_free: compare levels relative to the mean over heads.
+
+        Raises:
+            HeadnbError: the task is unknown.
         """
+        tasks = [str(known) for known in self.samples["task"].to_numpy()]
+        if task not in tasks:
+            raise unknown_name("task", task, tasks)
         change = self.shapes if scale_free else self.heads
         table = head_table(change.sel(task=task), "difference", change.sizes["layer"] * change.sizes["head"])
         return table[table["difference"] > 0].head(k)
 
     def means(self, statistic: str) -> tuple[float, float]:
-        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, over the tasks with both values."""
+        """Mean over tasks of "gini", "cv" or "kurtosis" before and after, over the tasks with both values.
+
+        Raises:
+            HeadnbError: the statistic is unknown.
+        """
+        if statistic not in CONCENTRATIONS:
+            raise unknown_name("statistic", statistic, CONCENTRATIONS)
         values = self.concentration["value"].sel(statistic=statistic, stage=list(STAGES[:2]))
         before, after = values.dropna("task").mean("task").to_numpy()
         return float(before), float(after)
@@ -255,7 +267,6 @@ def selectivity(
     Raises:
         HeadnbError: a task without scores before, different heads, signed scores, or samples that cannot be paired.
     """
-    level, alpha = checked_level(level), checked_level(alpha, "alpha")
     if unknown := set(after) - set(before):
         raise HeadnbError(f"no scores before fine-tuning for tasks with scores after: {', '.join(sorted(unknown))}")
     if not after:

@@ -32,7 +32,7 @@ from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern,
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult
 from headnb.analysis.task_selectivity import as_runs
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
 from headnb.stats.results import check_levels
 
@@ -174,7 +174,6 @@ def specificity(
         HeadnbError: fewer than two models, no task with scores of all models, a model without the scores of some of its
             training runs on a task, scores that cannot be paired, or signed scores with `scale_free`.
     """
-    level = checked_level(level)
     if len(after) < MIN_TASKS:
         raise HeadnbError(f"specificity needs at least two models trained on different tasks; got {len(after)}")
     tasks = [task for task in before if all(task in scores for scores in after.values())]

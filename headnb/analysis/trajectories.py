@@ -23,7 +23,7 @@ from scipy import interpolate, optimize
 from headnb.analysis.debiased_products import DebiasedProducts, MeasuredPattern, Products, correlations
 from headnb.analysis.json_values import to_json_value, with_interval
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import patterns
 from headnb.stats.estimates import Estimate
@@ -189,7 +189,6 @@ def trajectory(
         HeadnbError: an unknown task, scores of another task or of other heads, fewer than three tracked steps, `early`
             outside the tracked steps, or signed scores with `scale_free`.
     """
-    level = checked_level(level)
     task, levels = _task_levels(study, task)
     of_task = scores.get(task) if scores is not None and not isinstance(scores, xr.Dataset) else scores
     if scores is not None and of_task is None:

@@ -26,7 +26,7 @@ import xarray as xr
 
 from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level, checked_seed
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
 from headnb.stats.rounding import fixed
 
@@ -125,7 +125,6 @@ def predict_transfer(
         HeadnbError: no predictors, other dims, missing values, equal gains, or too many baselines for the number of
             tasks.
     """
-    alpha = checked_level(alpha, "alpha")
     if not predictors:
         raise HeadnbError("no predictors given")
     tasks = [name for name in gain["trained"].to_numpy().tolist() if name in gain["evaluated"].to_numpy()]
@@ -140,7 +139,7 @@ def predict_transfer(
     folds = [(rows == task) | (columns == task) for task in range(len(tasks))]
     if known.shape[1] + 1 >= (~folds[0]).sum():
         raise HeadnbError(f"{len(z)} baselines are too many for {len(tasks)} tasks")
-    orders = list(_orders(len(tasks), permutations, checked_seed(seed)))
+    orders = list(_orders(len(tasks), permutations, seed))
     gains = _matrix(gain, tasks)[off]
     if not np.ptp(gains):
         raise HeadnbError("the gain is the same for all pairs of tasks, so there is nothing to predict")

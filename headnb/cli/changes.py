@@ -68,10 +68,11 @@ def ablate(
     samples = sampled_task(task, given)
     loaded, tokenizer = load_model(model, **shared.chosen(shared.LOADING, given))
     live = LiveGrid(f"{model} · {samples.name} · {heads}")
+    settings = shared.chosen(shared.ABLATION, given)
     result, texts = None, None
     try:
-        result = ablate_live(live, loaded, tokenizer, samples, heads, **shared.chosen(shared.ABLATION, given))
-        texts = texts_before_and_after(live, loaded, tokenizer, samples, heads, given["factor"], given["tokens"])
+        result = ablate_live(live, loaded, tokenizer, samples, heads, **settings)
+        texts = texts_before_and_after(live, loaded, tokenizer, samples, heads, given["tokens"], **settings)
     finally:  # an interrupt while the texts are generated does not lose the losses
         live.discard()
         if result is not None:
@@ -109,7 +110,7 @@ def finetune(
     from headnb.models.loading import load_model  # noqa: PLC0415
     from headnb.notebook.arguments import load_sampled_task  # noqa: PLC0415
     from headnb.notebook.live_scoring import distinct_tasks  # noqa: PLC0415
-    from headnb.notebook.live_tuning import LiveStudy, training_note  # noqa: PLC0415
+    from headnb.notebook.live_tuning import LiveStudy, how_to_continue, training_note  # noqa: PLC0415
     from headnb.tuning.finetuning import finetune as train  # noqa: PLC0415
     from headnb.tuning.training import TuningInterrupted  # noqa: PLC0415
 
@@ -125,5 +126,5 @@ def finetune(
             live.finish(result.study, note=training_note(result))
     except TuningInterrupted as stopped:
         done = f"{stopped.step} of {given['steps']} steps are done"
-        interrupted(f"{done}; repeat the command with --resume to continue")
+        interrupted(done + how_to_continue(out, resume=given["resume"]))
     echo(f"{result}\nwrote {out}")

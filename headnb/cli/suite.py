@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +36,9 @@ Settings = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Number of notebooks to run in parallel. Default: one per GPU, or one per core without a GPU."
+        min=1,
+        help="Number of notebooks to run in parallel, at most one per GPU, or one per core without a GPU. Default: as "
+        "many as can run.",
     ),
 ]
 
@@ -96,17 +97,18 @@ def plan(
 ) -> None:
     """Show the notebooks to run, expected time and memory from earlier runs, and the expected reliability."""
     from headnb.experiments.planned import planned_reliability  # noqa: PLC0415
-    from headnb.suite.graph import parallel_counts, planned_designs  # noqa: PLC0415
-    from headnb.suite.records import is_running, records  # noqa: PLC0415
+    from headnb.suite.execution import local_workers  # noqa: PLC0415
+    from headnb.suite.graph import planned_designs  # noqa: PLC0415
+    from headnb.suite.records import is_running, node_id, records  # noqa: PLC0415
     from headnb.suite.tables import plan_table  # noqa: PLC0415
     from headnb.suite.timings import timings  # noqa: PLC0415
 
     folder, nodes, about = _graph(suite, profile, out, settings)
     node_records = records(nodes, running=is_running(folder))
-    most = workers or min(os.cpu_count() or 1, max(parallel_counts(nodes).values()))
+    todo = [node for node in nodes if node_records[node_id(node)].state != "done"]
     if about:
         echo(f"{profile}: {about}")
-    echo(plan_table(nodes, node_records, timings(nodes), most))
+    echo(plan_table(nodes, node_records, timings(nodes), local_workers(todo, workers)))
     for run_folder, (samples, runs) in planned_designs(nodes).items():
         echo(planned_reliability(run_folder, samples, runs))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headnb.errors import HeadnbError, unknown_name
 from headnb.storage.files import check_file_names
-from headnb.tasks.loading import known_tasks, load_task, subset
+from headnb.tasks.loading import is_endless, load_task, subset
 from headnb.tasks.samples import Sample
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Samples:
 
         With `whole`, all of them; for a procedural task, whose split has no end, still n.
         """
-        card = known_tasks().get(task)
-        endless = card is not None and card.procedural
+        endless = is_endless(task)
         source = load_task(task, split="train", n=2 * n if endless else None, seed=seed)
         available = without_texts(source, texts_of(self.scored(task)))
         return load_task(available, n=len(available) if whole and not endless else min(n, len(available)), seed=seed)

@@ -16,7 +16,7 @@ from headnb.analysis.transfer import DIMS, TransferPrediction, predict_transfer
 from headnb.display.charts import plots
 from headnb.display.report import FOUND, UNDECIDED, Finding, Number, Section, Table
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS
+from headnb.stats.patterns import HEADS, scale_free
 from headnb.storage.files import safe_file_name
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def _early(run: Run, task: str, steps: int) -> tuple[xr.DataArray, float]:
         tracked = study.sel(step=study["step"] <= steps)
         if tracked.sizes["step"] < 2:
             raise HeadnbError(f"training on {task}, seed {seed}, tracked no step from 1 to {steps}; see track_steps")
-        level = tracked["level"].isel(step=[0, -1])
-        shape = level / level.mean(HEADS)
+        shape = scale_free(tracked["level"].isel(step=[0, -1]))
         found.append(xr.concat([shape.isel(step=1, drop=True), shape.diff("step").isel(step=0, drop=True)], "stage"))
         falls.append(float(tracked["eval_loss"][0] - tracked["eval_loss"][-1]))
     pattern = xr.concat(found, "seed").mean("seed").assign_coords(stage=["early", "change"])

@@ -59,7 +59,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
             `method` and `samples` are synchronised with the browser in both directions.
         status: state ("idle", "running" or "stopping"), job ("run", "attend" or "ablate"; "" if idle), line, done,
             total, error and note.
-        methods: other methods that each run scores in the same pass; choosing one of them then shows its scores.
+        methods: methods that each run scores in the same pass as `method`; choosing one of them then shows its scores.
         results: scores by (task, method).
         ablations: results of the last `ablate`, by task.
         error: the exception behind the last error message.
@@ -97,7 +97,7 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         super().__init__(_esm=bundle("explorer.js").read_text(encoding="utf-8"), payload=self._first_payload(results))
         self.choices = self._choices()
         self.task = next(iter(self._sources.names), "")
-        if isinstance(results, xr.Dataset) and "score" in results:
+        if isinstance(results, xr.Dataset) and _has_one_score_per_sample(results):
             self._add_scores(str(results.attrs.get("task", "")), str(results.attrs.get("method", "")), results)
 
     def _repr_mimebundle_(self, **chosen: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -122,7 +122,8 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         Raises:
             HeadnbError: another job is running, or the explorer has no model.
         """
-        self._start("run", f"scoring {self.task}", self._score)
+        name, together, n = self.task, list(dict.fromkeys([self.method, *self.methods])), self.samples
+        self._start("run", f"scoring {name}", lambda session: self._score(session, name, together, n))
 
     def attend(self, head: str | None = None, place: int = 0) -> None:
         """Show the attention of a head (by default the focused one) on the task's sample with index `place`.
@@ -133,7 +134,12 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         name = head or self.focused
         if not name:
             raise HeadnbError("select a head first")
-        self._start("attend", f"measuring the attention of {name}", lambda session: self._attend(session, name, place))
+        task, load = self.task, self._task_loader()
+        self._start(
+            "attend",
+            f"measuring the attention of {name}",
+            lambda session: self._attend(session, load(session, task), name, place),
+        )
 
     def ablate(
         self,
@@ -162,10 +168,11 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
             raise HeadnbError("select a head first")
         if not any(task_names):
             raise HeadnbError("choose a task first")
+        load = self._task_loader()
         self._start(
             "ablate",
             f"scaling {', '.join(head_names)}",
-            lambda session: self._ablate(session, head_names, factor, task_names, controls),
+            lambda session: self._ablate(session, load, head_names, factor, task_names, controls),
         )
 
     @traitlets.validate("focused")
@@ -210,11 +217,9 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
             raise HeadnbError("this needs the model: use headnb.explore(model, tokenizer, tasks)")
         self._run_in_background(job, line, lambda: work(session))
 
-    def _score(self, session: Session) -> str:
-        name, method = self.task, self.method
-        task = session.task(name, self.samples)
+    def _score(self, session: Session, name: str, together: list[str], n: int) -> str:
+        task, method = session.task(name, n), together[0]
         self._redraw.reset()
-        together = list(dict.fromkeys([method, *self.methods]))
         results = session.score(task, together, lambda progress: self._show_progress(name, method, progress))
         for other in together[1:]:
             self._scored.add(name, other, results[other], task)
@@ -239,19 +244,26 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
                 results = progress.scores()
                 self.payload = payload({name: pattern(results[method])}, title=self._title(name))
 
-    def _attend(self, session: Session, head: str, place: int) -> str:
-        task = self._task(session, self.task)
+    def _attend(self, session: Session, task: Task, head: str, place: int) -> str:
         found = session.attention(task, head, place)
         self.attention = {**to_message(found), "task": task.name}
         return ""
 
-    def _ablate(self, session: Session, heads: list[str], factor: float, tasks: list[str], controls: int) -> str:
+    def _ablate(
+        self,
+        session: Session,
+        load: Callable[[Session, str], Task],
+        heads: list[str],
+        factor: float,
+        tasks: list[str],
+        controls: int,
+    ) -> str:
         view = AblationView(session, heads, factor, self._set_status)
         self.ablations, self.ablation = view.results, view.message
         for name in tasks:
-            view.add_losses(name, self._task(session, name), controls)
+            view.add_losses(name, load(session, name), controls)
             self.ablation = view.message
-        first = self._task(session, tasks[0])
+        first = load(session, tasks[0])
         view.add_generation(first, self._viewed_sample(first))
         self.ablation = view.message
         return ""
@@ -262,9 +274,12 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         sample = self.attention.get("sample")
         return names.index(sample) if self.attention.get("task") == task.name and sample in names else 0
 
-    def _task(self, session: Session, name: str) -> Task:
-        """The scored samples, so that all views show the same samples; else `samples` samples of the task."""
-        return self._scored.samples.get((name, self.method)) or session.task(name, self.samples)
+    def _task_loader(self) -> Callable[[Session, str], Task]:
+        """Function that gives a task's samples scored by the method chosen now, so that all views show the same
+        samples; else `samples` samples of the task.
+        """
+        method, n = self.method, self.samples
+        return lambda session, name: self._scored.samples.get((name, method)) or session.task(name, n)
 
     def _open_session(
         self,
@@ -307,6 +322,11 @@ class Explorer(StaticFallbackWidget, SelectionWidget, BackgroundWidget):
         return self._session.name if self._session is not None else ""
 
 
+def _has_one_score_per_sample(results: xr.Dataset) -> bool:
+    """Whether these are scores of samples, whose heads have details; not roles, a comparison or several steps."""
+    return "score" in results and set(results["score"].dims) == {"sample", "layer", "head"}
+
+
 @check_arguments
 def explore(
     model: PreTrainedModel | str,
@@ -324,8 +344,8 @@ def explore(
     """Create a widget to score tasks, inspect heads and ablate them; it is displayed as a cell's last value.
 
     Args:
-        model: as for `score_heads`, or an id or path for `load_model` (then `tokenizer` is not needed).
-        tokenizer: the model's tokenizer; None if the samples are already encoded.
+        model: as for `score_heads`, or an id or path for `load_model`.
+        tokenizer: the model's tokenizer. None: the one that `load_model` loads; without it samples must be encoded.
         tasks: names, files or `Task` objects, or a mapping from names to anything that `load_task` accepts; None:
             all registered tasks.
         samples: initial number of samples of each task; it can be changed in the widget.
@@ -345,7 +365,8 @@ def explore(
     if isinstance(model, str):
         from headnb.models.loading import load_model  # noqa: PLC0415
 
-        model, tokenizer = load_model(model)
+        model, own = load_model(model)
+        tokenizer = own if tokenizer is None else tokenizer
     from headnb.scoring.registry import find_method, find_methods  # noqa: PLC0415
 
     options: dict[str, Any] = {

@@ -134,6 +134,7 @@ class Session:
                 factor,
                 sample=task.ids[place],
                 on_token=self._worker.check,
+                **self._selected_options("encoding"),
             )
 
     def _selected_options(self, *names: str) -> dict[str, Any]:

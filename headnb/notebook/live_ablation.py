@@ -27,11 +27,11 @@ def ablate_live(live: LiveGrid, model: Any, tokenizer: Any, task: Task, heads: s
 
 
 def texts_before_and_after(
-    live: LiveGrid, model: Any, tokenizer: Any, task: Task, heads: str, factor: float, tokens: int
+    live: LiveGrid, model: Any, tokenizer: Any, task: Task, heads: str, tokens: int, **settings: Any
 ) -> Generation | None:
     """The first sample's answer before and after, and the display is removed; None where no text can be generated.
 
-    An error of the generation is printed, because the losses are measured already.
+    `settings` are those of `ablate_live`. An error of the generation is printed: the losses are measured already.
     """
     from headnb.scoring.ablation import generate_both  # noqa: PLC0415  loads torch
 
@@ -39,7 +39,8 @@ def texts_before_and_after(
         if tokens <= 0 or tokenizer is None:
             return None
         live.message("generating texts before and after")
-        return generate_both(model, tokenizer, task, heads, factor, max_new_tokens=tokens)
+        shared = {name: settings[name] for name in ("factor", "encoding")}
+        return generate_both(model, tokenizer, task, heads, **shared, max_new_tokens=tokens)
     except HeadnbError:  # the first sample may have no prompt
         return None
     except Exception as error:  # noqa: BLE001  the losses are returned without texts

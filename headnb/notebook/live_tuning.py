@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from headnb.display import grid_text
 from headnb.display.live import LiveGrid, LiveState, thin_steps
+from headnb.hub import user_path
 from headnb.stats.patterns import pattern
 from headnb.stats.rounding import format_duration
+from headnb.tuning.run_folder import last_checkpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
 
     from headnb.tuning.progress import TuningProgress
@@ -54,3 +58,10 @@ def training_note(result: FineTuned) -> str:
     words += [f"{truncated} sample(s) truncated"] if truncated else []
     tracking = result.study.attrs.get("tracking", "")
     return " ".join([f"{tracking}."] * bool(tracking) + [f"Training: {', '.join(words)}."] * bool(words))
+
+
+def how_to_continue(folder: str | Path | None, *, resume: bool) -> str:
+    """Advice after an interrupt; empty if the folder of --out has no checkpoint to resume from."""
+    if not folder or last_checkpoint(user_path(folder)) is None:
+        return ""
+    return f"; repeat the command {'' if resume else 'with --resume '}to continue"

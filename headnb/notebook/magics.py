@@ -316,7 +316,7 @@ class HeadMagics(Magics):
             settings = shared.chosen(shared.ABLATION, vars(options), self)
             result = ablate_live(live, model, tokenizer, task, options.heads, **settings)
         return result, lambda: texts_before_and_after(
-            live, model, tokenizer, task, options.heads, options.factor, options.tokens
+            live, model, tokenizer, task, options.heads, options.tokens, **settings
         )
 
     @line_magic

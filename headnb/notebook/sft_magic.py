@@ -14,13 +14,12 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from headnb.display.live import suppress_redisplay
 from headnb.errors import HeadnbError
-from headnb.hub import user_path
 from headnb.notebook import arguments
 from headnb.notebook import shared_options as shared
 from headnb.notebook.arguments import takes
 from headnb.notebook.cell_output import loading, one_line_errors, store_variable
 from headnb.notebook.live_scoring import distinct_tasks
-from headnb.notebook.live_tuning import LiveStudy, training_note
+from headnb.notebook.live_tuning import LiveStudy, how_to_continue, training_note
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -92,7 +91,7 @@ class TuningMagics(Magics):
         drawn = _draw(result, live, interrupted)
         if interrupted or not drawn:
             what = "the result so far is" if interrupted else "the result is"
-            self.heads.keep_partial_result(result, options, what, _how_to_continue(options))
+            self.heads.keep_partial_result(result, options, what, how_to_continue(options.out, resume=options.resume))
         return result
 
     def _train(
@@ -156,10 +155,3 @@ def _draw(result: FineTuned, live: LiveStudy, interrupted: str) -> bool:
     except KeyboardInterrupt:
         return False
     return True
-
-
-def _how_to_continue(options: Namespace) -> str:
-    """Advice after an interrupt, if there is a checkpoint to resume from."""
-    if not options.out or not any(user_path(options.out).glob("checkpoint-*")):
-        return ""
-    return f"; run the same call {'' if options.resume else 'with --resume '}to continue"

@@ -260,6 +260,7 @@ def generate_both(
     *,
     sample: Id | None = None,
     max_new_tokens: int = 40,
+    encoding: EncodingName = "official",
     on_token: Callable[[], None] | None = None,
 ) -> Generation:
     """Generate greedy text after one sample's prompt, with the unmodified model and with heads scaled.
@@ -272,6 +273,7 @@ def generate_both(
         factor: as for `ablate`.
         sample: id of the sample whose prompt is continued; None: the first.
         max_new_tokens: maximum number of tokens to generate, at least 1; fewer where the model's context ends.
+        encoding: as for `score_heads`.
         on_token: called for every token; an exception raised in it stops the call.
 
     Raises:
@@ -283,7 +285,7 @@ def generate_both(
         raise HeadnbError("generate_both needs the model's tokenizer")
     task = task if isinstance(task, Task) else load_task(task)
     single = task.only(task.ids[0] if sample is None else sample)
-    encoded = encode_task(single, tokenizer)
+    encoded = encode_task(single, tokenizer, encoding=encoding)
     check_tokens(encoded, model)
     prompt = encoded.samples[0].prompt
     if not len(prompt):

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 import xarray as xr
 
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError, unknown_name
 from headnb.stats import descriptive, significance
 from headnb.stats.reliability import Evidence, change_evidence, components
@@ -195,7 +195,6 @@ def compare(
         HeadnbError: different tasks, methods, loss reductions or heads, repeated ids, fewer than two common samples,
             equal ids of different samples, or an alpha that is not between 0 and 1.
     """
-    alpha = checked_level(alpha, "alpha")
     levels_before, levels_after = paired_levels(before, after)
     a, b = _flat(levels_after), _flat(levels_before)
     if scale_free:
@@ -393,6 +392,18 @@ def _reduction(scores: xr.Dataset) -> str:
 def _flat(levels: xr.DataArray) -> Array:
     """(sample, layer, head) -> (n, heads)."""
     return np.asarray(levels.transpose("sample", *HEADS).values, dtype=np.float64).reshape(levels.sizes["sample"], -1)
+
+
+def scale_free_values(patterns: Array) -> Array:
+    """Patterns (..., heads) divided by their mean over heads.
+
+    Raises:
+        HeadnbError: an all-zero pattern.
+    """
+    mean = patterns.mean(axis=-1, keepdims=True)
+    if not mean.all():
+        raise HeadnbError("cannot normalise an all-zero pattern")
+    return np.asarray(patterns / mean)
 
 
 def relative_to_mean_head(levels: Array) -> Array:

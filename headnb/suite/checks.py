@@ -18,7 +18,7 @@ from headnb.storage.files import check_file_names
 from headnb.suite.definition import AXES, CheckedSuite
 from headnb.suite.graph import notebooks_without, suite_parameters, topological_order
 from headnb.suite.notebooks import notebook_parameters
-from headnb.suite.parameters import check_parameter, fits
+from headnb.suite.parameters import check_parameter, type_check
 from headnb.tasks.files import task_ending, task_parts
 from headnb.tasks.harness import PREFIX
 from headnb.tasks.sources import DATA_FOLDER
@@ -79,7 +79,7 @@ def _annotation(entry: NotebookEntry, name: str, about: Mapping[str, Any]) -> st
     kind = str(about["inferred_type_name"])
     if kind == "None":
         raise HeadnbError(f"{entry.file.name}: parameter {name} needs a type, such as `{name}: int = ...`")
-    fits(None, kind, f"{entry.file.name}: parameter {name}")
+    type_check(kind, f"{entry.file.name}: parameter {name}")
     return kind
 
 

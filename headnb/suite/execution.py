@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from headnb.errors import HeadnbError, optional_import
+from headnb.errors import HeadnbError, first_line, optional_import
 from headnb.scoring.dask_scheduler import best_effort
 from headnb.suite import job, records
 from headnb.suite.cluster_watch import LOST_MESSAGE, RESUME_MESSAGE, ClusterWatch, has_gpu
@@ -53,8 +53,8 @@ def run_suite(
         nodes: what `build_graph` returned.
         out: the folder of the run folders; it is locked while the suite runs.
         scheduler: address of a Dask scheduler whose workers see the same files. None: a cluster on this machine.
-        workers: notebooks at a time on this machine. None: one per GPU; without a GPU, one per core, but at most as
-            many as can run at once.
+        workers: notebooks at a time on this machine. None: as many as can run at once. At most one per GPU, or one per
+            core without a GPU.
         report: called when a notebook begins and when it ends.
 
     Returns:
@@ -69,7 +69,7 @@ def run_suite(
         if not todo:
             return {}
         outcomes: dict[str, Outcome] = {}
-        with _cluster(scheduler, workers or max(parallel_counts(todo).values())) as (client, gpus):
+        with _cluster(scheduler, local_workers(todo, workers)) as (client, gpus):
             session = _session(client, gpus, nodes, local=scheduler is None)
             has_gpus = _has_gpus(client)
             futures = _submit(client, todo, session, has_gpus=has_gpus)
@@ -81,12 +81,19 @@ def run_suite(
         return outcomes
 
 
+def local_workers(nodes: Sequence[Node], workers: int | None) -> int:
+    """Number of notebooks that this machine runs at a time; `workers` as for `run_suite`."""
+    with optional_import("suite"):
+        from dask.system import CPU_COUNT  # noqa: PLC0415  respects cgroup limits and CPU affinity
+    most = workers or max(parallel_counts(nodes).values(), default=1)
+    return min(most, len(_gpus()) or CPU_COUNT)
+
+
 @contextlib.contextmanager
-def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
-    """A client, and the GPUs of this machine if the cluster is local."""
+def _cluster(scheduler: str | None, workers: int) -> Iterator[tuple[Client, tuple[str, ...]]]:
+    """A client, and the GPUs of this machine if the cluster is local: a new one with so many workers."""
     with optional_import("suite"):
         import cryptography  # noqa: F401, PLC0415  for the certificates of the cluster's connections
-        from dask.system import CPU_COUNT  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
     for name in logging.root.manager.loggerDict:  # `report` tells the user what is needed
         if name.partition(".")[0] in {"distributed", "asyncio", "tornado"}:
@@ -102,7 +109,7 @@ def _cluster(scheduler: str | None, most: int) -> Iterator[tuple[Client, tuple[s
     gpus = _gpus()
     with (
         LocalCluster(
-            n_workers=max(1, min(most, len(gpus) or CPU_COUNT)),
+            n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
@@ -214,10 +221,13 @@ def _wait_for_finished(client: Client, left: Mapping[Future[Any], Node]) -> dict
 
 
 def _failed_outcome(future: Future[Any], *, blocked: bool) -> Outcome:
+    from distributed import KilledWorker  # noqa: PLC0415
+
     if blocked:
         return Outcome("blocked")
     error: Any = future.exception()
-    return Outcome("failed", error=f"its worker died repeatedly ({type(error).__name__}); out of memory?")
+    died = isinstance(error, KilledWorker)
+    return Outcome("failed", error="its worker died repeatedly; out of memory?" if died else first_line(error))
 
 
 def _stop(client: Client, futures: Mapping[Future[Any], Node], session: Session) -> None:

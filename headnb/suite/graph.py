@@ -224,11 +224,17 @@ def suite_parameters(model: str, profile: Profile) -> dict[str, Any]:
     }
 
 
-def parallel_counts(nodes: Sequence[Node]) -> dict[str, int]:
-    """Key of a node -> number of nodes (including itself) at the same depth, which can run at the same time."""
+def depths(nodes: Sequence[Node]) -> dict[str, int]:
+    """Key of a node -> length of the longest chain of these nodes that it depends on; 0 without any."""
     depth: dict[str, int] = {}
     for node in nodes:
-        depth[node.key] = 1 + max((depth.get(needed.key, 0) for needed in node.after), default=0)
+        depth[node.key] = max((1 + depth[needed.key] for needed in node.after if needed.key in depth), default=0)
+    return depth
+
+
+def parallel_counts(nodes: Sequence[Node]) -> dict[str, int]:
+    """Key of a node -> number of nodes (including itself) at the same depth, which can run at the same time."""
+    depth = depths(nodes)
     count = Counter(depth.values())
     return {key: count[level] for key, level in depth.items()}
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, first_line
 from headnb.scoring.progress_bars import SETTING as PROGRESS_BARS
 from headnb.suite import notebooks, records
 
@@ -75,10 +75,14 @@ def run_node(node: Node, session: Session, *needed: Outcome) -> Outcome:
         try:
             _kill_leftover_kernels(node)
             return _execute_with_retries(node, session)
-        except OSError as error:
-            return Outcome("failed", error=f"cannot write {node.folder}: {error.strerror or error}")
-        except HeadnbError as error:
-            return Outcome("failed", error=str(error))
+        except Exception as error:  # noqa: BLE001  the other notebooks run nevertheless
+            return Outcome("failed", error=_error_text(error, node))
+
+
+def _error_text(error: Exception, node: Node) -> str:
+    if isinstance(error, OSError):
+        return f"cannot write {node.folder}: {error.strerror or error}"
+    return str(error) if isinstance(error, HeadnbError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def end_kernels(token: str) -> None:

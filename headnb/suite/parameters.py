@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _SIMPLE_TYPES: dict[str, type | tuple[type, ...]] = {
     "str": str,
@@ -54,7 +54,7 @@ def check_parameter(name: str, value: Any, annotation: str, where: str = "", *, 
         HeadnbError: the value has another type, or is a list with a duplicate value.
     """
     of = f"parameter {name}{where and f' of {where}'}"
-    if not fits(value, annotation, of):
+    if not type_check(annotation, of)(value):
         raise HeadnbError(f"{of} must be {annotation}, not {value!r:.60}{hint and f' ({hint})'}")
     if isinstance(value, list):
         twice = next((entry for index, entry in enumerate(value) if entry in value[:index]), None)
@@ -62,37 +62,37 @@ def check_parameter(name: str, value: Any, annotation: str, where: str = "", *, 
             raise HeadnbError(f"{of} lists {twice!r:.60} twice")
 
 
-def fits(value: Any, annotation: str, where: str) -> bool:
-    """Whether a value has the annotated type: a simple type, list[...], dict[..., ...] or a union.
+def type_check(annotation: str, where: str) -> Callable[[Any], bool]:
+    """Function from a value to whether it has the annotated type: a simple type, list[...], dict[..., ...] or a union.
 
     Raises:
         HeadnbError: the annotation has an unsupported type.
     """
 
-    def of_kind(value: Any, kind: ast.expr) -> bool:
+    def check_of(kind: ast.expr) -> Callable[[Any], bool]:
         match kind:
             case ast.BinOp(left, ast.BitOr(), right):
-                matches = [
-                    of_kind(value, left),
-                    of_kind(value, right),
-                ]  # both, so that an unsupported type is always found
-                return any(matches)
+                one, other = check_of(left), check_of(right)
+                return lambda value: one(value) or other(value)
             case ast.Constant(value=None):
-                return value is None
+                return lambda value: value is None
             case ast.Name(name) if name in _SIMPLE_TYPES:
-                return isinstance(value, _SIMPLE_TYPES[name]) and (name == "bool" or not isinstance(value, bool))
+                types = _SIMPLE_TYPES[name]
+                return lambda value: isinstance(value, types) and (name == "bool" or not isinstance(value, bool))
             case ast.Subscript(ast.Name("list"), inner):
-                return all([of_kind(entry, inner) for entry in value] if isinstance(value, list) else [False])
+                entry = check_of(inner)
+                return lambda value: isinstance(value, list) and all(map(entry, value))
             case ast.Subscript(ast.Name("dict"), ast.Tuple([key, inner])):
-                if not isinstance(value, dict):
-                    return False
-                return all(of_kind(name, key) and of_kind(entry, inner) for name, entry in value.items())
+                of_key, of_entry = check_of(key), check_of(inner)
+                return lambda value: (
+                    isinstance(value, dict) and all(map(of_key, value)) and all(map(of_entry, value.values()))
+                )
         raise HeadnbError(
             f"{where} has the type {annotation}; supported: {', '.join(_SIMPLE_TYPES)}, list[...], dict[..., ...]"
         )
 
     try:
-        return of_kind(value, ast.parse(annotation, mode="eval").body)
+        return check_of(ast.parse(annotation, mode="eval").body)
     except SyntaxError:
         raise HeadnbError(f"{where} has an annotation that is not a type: {annotation}") from None
 

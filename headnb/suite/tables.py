@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headnb.errors import LONGEST_MESSAGE, one_line
 from headnb.stats.rounding import format_duration
 from headnb.suite import records
+from headnb.suite.graph import depths
 from headnb.suite.timings import peak_memory_mb, total_seconds
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def status_table(nodes: Sequence[Node], node_records: Mapping[str, Record]) -> s
     """One line per node with its state, after its dependencies, and the error of each failed node."""
     states: Counter[str] = Counter(record.state for record in node_records.values())
     lines = [f"{len(nodes)} notebooks: " + ", ".join(f"{states[state]} {state}" for state in SIGNS if states[state])]
-    width = max(len(_indented(node)) for node in nodes)
+    labels, width = _labels(nodes)
     for node, model in _with_models(nodes):
         record = node_records[records.node_id(node)]
         lines += [f"\n{model}"] if model else []
@@ -45,7 +46,7 @@ def status_table(nodes: Sequence[Node], node_records: Mapping[str, Record]) -> s
             about += f" since {one_line(record.manifest.get('began', '?'))}"
         if record.state == "blocked":
             about += f" by {_blocking(node, node_records)}"
-        lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {about}")
+        lines.append(f"{SIGNS[record.state]} {labels[node.key]:<{width}}  {about}")
         if record.state == "failed":
             lines.append(f"{'':<{width}}    {one_line(record.error, LONGEST_MESSAGE)}")
     return "\n".join(lines)
@@ -55,7 +56,7 @@ def plan_table(
     nodes: Sequence[Node], node_records: Mapping[str, Record], known: Mapping[str, Timing], workers: int
 ) -> str:
     """One line per node with dependencies, time and memory of earlier runs; then the total."""
-    width = max(len(_indented(node)) for node in nodes)
+    labels, width = _labels(nodes)
     lines = [f"  {'notebook':<{width}}  {'needs':<24}  {'time':>10}  {'memory':>8}"]
     todo = [node for node in nodes if node_records[records.node_id(node)].state != "done"]
     for node, model in _with_models(nodes):
@@ -67,7 +68,7 @@ def plan_table(
             time, memory = "done", ""
         elif taken := known.get(node.key):
             time, memory = format_duration(taken.seconds), f"{taken.memory_mb / 1024:.1f} GB"
-        lines.append(f"{SIGNS[record.state]} {_indented(node):<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
+        lines.append(f"{SIGNS[record.state]} {labels[node.key]:<{width}}  {needs:<24}  {time:>10}  {memory:>8}")
     if not todo:
         return "\n".join([*lines, "\nall done: no notebook to run"])
     timed = [node for node in todo if node.key in known]
@@ -101,12 +102,11 @@ def _with_models(nodes: Sequence[Node]) -> list[tuple[Node, str]]:
     ]
 
 
-def _indented(node: Node) -> str:
-    return "  " * _depth(node) + node.name
-
-
-def _depth(node: Node) -> int:
-    return 1 + max(map(_depth, node.after)) if node.after else 0
+def _labels(nodes: Sequence[Node]) -> tuple[dict[str, str], int]:
+    """Key of a node -> its name, indented by its depth; and the length of the longest."""
+    depth = depths(nodes)
+    labels = {node.key: "  " * depth[node.key] + node.name for node in nodes}
+    return labels, max(map(len, labels.values()))
 
 
 def _summary(node: Node) -> list[str]:

@@ -135,6 +135,11 @@ def known_tasks() -> dict[str, TaskCard]:
     return {**registry.CARDS, **procedural.procedural_cards()}
 
 
+def is_endless(source: object) -> bool:
+    """Whether a source is the name of a procedural task, whose splits have no end."""
+    return isinstance(source, str) and source in procedural.procedural_cards()
+
+
 @check_arguments
 def load_task(
     source: object,

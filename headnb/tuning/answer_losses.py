@@ -1,8 +1,8 @@
-"""Losses at answer tokens only on CPUs, where TRL has no Triton kernel.
+"""Losses at answer tokens only, in trainings on a CPU.
 
-There TRL computes the log-probabilities of the whole vocabulary at every position, prompts and padding included,
-because some devices compile again for every new shape. A CPU does not: much of the time of an update of a small model
-would be spent on losses that are then discarded.
+Where its Triton kernel does not run, TRL computes the log-probabilities of the whole vocabulary at every position and
+then discards those of prompts and padding. The shapes of tensors thus stay the same, for devices that compile again for
+each new shape. A CPU does not compile, and the discarded values take much of the time of a small model's update.
 """
 
 from __future__ import annotations

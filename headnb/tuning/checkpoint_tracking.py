@@ -32,7 +32,7 @@ from headnb.scoring.registry import find_method
 from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.tuning.checkpoints import Checkpoint, find_checkpoints, moved_weights
-from headnb.tuning.movement import Movement
+from headnb.tuning.movement import Movement, layer_finder
 from headnb.tuning.study import STUDY, Study, TrackedStep, read_study
 from headnb.tuning.tracked_tasks import tracked_tasks
 
@@ -273,7 +273,7 @@ class _CheckpointModels:
             if origin is None:
                 warn_user(f"the weights of {self.name} cannot be read one at a time; movement is not available")
                 return np.full(len(layout.heads), np.nan)
-            return moved_weights(origin, checkpoint.folder, len(layout.heads))
+            return moved_weights(origin, checkpoint.folder, layer_finder(model, layout), len(layout.heads))
         if self._distance is None:
             self._distance = Movement(model, layout, from_base=True)
         return self._distance.measure()

@@ -180,7 +180,9 @@ def _json(path: Path) -> dict[str, Any]:
     return read
 
 
-def moved_weights(before: Path | nn.Module, after: Path, layers: int) -> np.ndarray:
+def moved_weights(
+    before: Path | nn.Module, after: Path, layer_of: Callable[[str], int | None], layers: int
+) -> np.ndarray:
     """Relative L2 distance of each layer's weights in a folder from those before, || W - W0 || / || W0 ||, (L,).
 
     It is NaN for a layer whose weights have other names or shapes than before.
@@ -188,6 +190,7 @@ def moved_weights(before: Path | nn.Module, after: Path, layers: int) -> np.ndar
     Args:
         before: folder with the weights W0, or a model that has them.
         after: folder with the weights W.
+        layer_of: function from a weight's name to its layer; see `layer_finder`.
         layers: number of layers.
     """
     import torch  # noqa: PLC0415
@@ -200,8 +203,8 @@ def moved_weights(before: Path | nn.Module, after: Path, layers: int) -> np.ndar
         first = _tensors(before, files) if isinstance(before, Path) else _tensors_of(before)
         second = _tensors(after, files)
         for name, read in second.items():
-            layer = _layer_of(name)
-            if layer is None or layer >= layers:
+            layer = layer_of(name)
+            if layer is None:
                 continue
             now, then = read(), _same_weight(name, first)
             if then is None or then.shape != now.shape:
@@ -235,8 +238,3 @@ def _same_weight(name: str, weights: Mapping[str, Callable[[], Tensor]]) -> Tens
     while name not in weights and "." in name:
         name = name.partition(".")[2]
     return weights[name]() if name in weights else None
-
-
-def _layer_of(name: str) -> int | None:
-    match = re.search(r"\.(\d+)\.", f".{name}")
-    return int(match[1]) if match else None

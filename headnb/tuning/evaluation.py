@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 import xarray as xr
 
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.engine.batching import collate, plan_batches
 from headnb.engine.generation import continuation_text, continue_greedily
 from headnb.engine.hooks import input_device
@@ -91,7 +91,6 @@ def evaluate(
     Raises:
         HeadnbError: the input is invalid, or a loss is not finite.
     """
-    level = checked_level(level, "level")
     _check_counts(max_new_tokens=max_new_tokens, batch_size=batch_size)
     task, encoded = checked_task(model, tokenizer, task, encoding=encoding, max_length=max_length)
     total = len(encoded.samples)
@@ -110,7 +109,8 @@ def evaluate(
             answers = _compare_answers(model, tokenizer, questions, form, max_new_tokens, batch_size, report)
     report(total)
 
-    attrs = _attributes(model, task, encoded, form)
+    attrs = _attributes(model, task, encoded)
+    attrs |= {"answer": f"{form.name}: {form.meaning}" if form else f"{NO_ANSWER}: {_no_answers(answer, tokenizer)}"}
     attrs |= {"level": level, "encoding": encoding, "max_new_tokens": max_new_tokens}
     return _assemble(encoded, losses, answers, attrs)
 
@@ -121,13 +121,21 @@ def _check_counts(**counts: int) -> None:
             raise HeadnbError(f"{name} must be at least 1, not {count}")
 
 
-def _attributes(model: PreTrainedModel, task: Task, encoded: EncodedTask, form: AnswerForm | None) -> dict[str, Any]:
+def _no_answers(answer: str | Reader, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Why no answers are compared."""
+    if answer == NO_ANSWER:
+        return "answers were not asked for"
+    if tokenizer is None:
+        return "answers need the model's tokenizer"
+    return "this task has no answer that can be compared as text"
+
+
+def _attributes(model: PreTrainedModel, task: Task, encoded: EncodedTask) -> dict[str, Any]:
     """Attributes of the result that describe the model and the samples."""
     return {
         "model": model_name(model),
         **weights_source(model),
         "task": task.name,
-        "answer": f"{form.name}: {form.meaning}" if form else NO_ANSWER,
         "units": "nats",
         "samples": len(encoded.samples),
         "left_out": len(encoded.left_out),
@@ -168,7 +176,9 @@ def summary(evaluation: xr.Dataset) -> str:
         if truncated := int((~evaluation["ended"] & compared).sum()):
             parts.append(f"{truncated} truncated at {attrs['max_new_tokens']} tokens")
     else:
-        parts.append("no exact match: this task has no answer that can be compared as text")
+        name, _, meaning = attrs["answer"].partition(": ")
+        none = meaning if name == NO_ANSWER else f"no sample has a prompt and an answer of the form {name!r}"
+        parts.append(f"no exact match: {none}")
     return f"{attrs['model']} on {attrs['samples']} samples of {attrs['task']}: {'; '.join(parts)}"
 
 

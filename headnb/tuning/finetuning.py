@@ -28,7 +28,7 @@ from headnb.scoring.checks import checked_task
 from headnb.scoring.progress_bars import Shown, with_progress_bar
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION
 from headnb.storage.locks import write_lock
-from headnb.tasks.loading import Task, known_tasks, load_task
+from headnb.tasks.loading import Task, is_endless, load_task
 from headnb.tuning.budget import BUDGET, subsample
 from headnb.tuning.head_slices import head_slices
 from headnb.tuning.head_training import SliceTraining, lora_of_slices
@@ -306,16 +306,11 @@ def _train_task(source: Any, seed: int, samples: int | None) -> Task:
     """The task to train on. A procedural task gets the `samples` that are used, at most `MAX_PROCEDURAL_SAMPLES`."""
     if isinstance(source, Task):
         return source
-    if isinstance(source, str):
-        card = known_tasks().get(source)
-        if card is None or not card.procedural:
-            return load_task(source, split="train", seed=seed)
-        if samples is None:
-            raise HeadnbError(
-                f"{source} generates unlimited samples, so it has no epochs; give the updates with steps="
-            )
-        return load_task(source, split="train", n=min(samples, MAX_PROCEDURAL_SAMPLES), seed=seed)
-    return load_task(source, split="train")
+    if not is_endless(source):
+        return load_task(source, split="train", seed=seed)
+    if samples is None:
+        raise HeadnbError(f"{source} generates unlimited samples, so it has no epochs; give the updates with steps=")
+    return load_task(source, split="train", n=min(samples, MAX_PROCEDURAL_SAMPLES), seed=seed)
 
 
 def _tracked_tasks(source: Any, track: Any, held_out: Any, train: Task, seed: int, most: int) -> dict[str, Task]:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from headnb.engine.layout import HeadLayout
 
 
+_NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.|$)")  # a list of modules and the number of one of them
+
+
 @dataclass
 class _LayerWeights:
     """Initial weights of one layer."""
@@ -60,7 +63,7 @@ class Movement:
 
     def __init__(self, model: nn.Module, layout: HeadLayout, *, from_base: bool = False) -> None:
         self._layers = [_LayerWeights() for _ in layout.heads]
-        layer_of = _layer_finder(model, layout)
+        layer_of = layer_finder(model, layout)
         adapters: set[Tensor] = set()
         for name, module in model.named_modules():
             layer = layer_of(name)
@@ -139,15 +142,21 @@ def _squares(values: Tensor) -> float:
     return float(torch.linalg.vector_norm(values, dtype=wide)) ** 2
 
 
-def _layer_finder(model: nn.Module, layout: HeadLayout) -> Callable[[str], int | None]:
-    """Function from a module's name to its layer index. The names of the attention modules give the name pattern."""
+def layer_finder(model: nn.Module, layout: HeadLayout) -> Callable[[str], int | None]:
+    """Function from the name of a module or of a stored weight to its layer index; None outside the layers.
+
+    The names of the attention modules give the name of the list of layers. A file may lack parts of that name or have
+    them in another order: `language_model.model.layers` for `model.language_model.layers`.
+    """
     names = {module: name for name, module in model.named_modules()}
     attention = [names[module] for _, module in (*layout.attention, *layout.projections)]
-    stems = {match[1] for name in attention if (match := re.match(r"(.*?\.)\d+\.", name))}
-    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(stems)))})(\d+)(?:\.|$)")
+    lists = [match[1].split(".") for name in attention if (match := _NUMBERED.match(name))]
 
     def layer_of(name: str) -> int | None:
-        match = pattern.match(name)
-        return int(match[1]) if match and int(match[1]) < len(layout.heads) else None
+        match = _NUMBERED.match(name)
+        if match is None or int(match[2]) >= len(layout.heads):
+            return None
+        parts = match[1].split(".")
+        return int(match[2]) if any(parts[-1] == own[-1] and set(parts) <= set(own) for own in lists) else None
 
     return layer_of

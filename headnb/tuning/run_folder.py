@@ -93,7 +93,7 @@ def open_folder(folder: Path, settings: dict[str, Any], *, resume: bool, inplace
             raise HeadnbError(f"{folder} contains a fine-tuning with {'; '.join(differ)}; choose another output_dir")
         if not resume:
             raise HeadnbError(f"{folder} already contains this fine-tuning; continue it with resume=True")
-        return _last_checkpoint(folder)
+        return last_checkpoint(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
@@ -117,7 +117,7 @@ def step_of(checkpoint: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def last_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint, if any."""
     for path in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
         with contextlib.suppress(OSError, ValueError):

@@ -23,7 +23,7 @@ from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads
 from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import encode_task
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError, unknown_name, warn_user
 from headnb.models.checks import context_length, model_name
 from headnb.models.provenance import record_base, weights_source
 from headnb.models.restore import restore_random_state
@@ -64,7 +64,8 @@ class HeadScoreCallback(TrainerCallback):
 
     The study is written to `head_scores` in the trainer's output_dir during training (`open_study` reads it). A resumed
     run continues the study with its samples; other tasks, samples or another method are an error before the first
-    update.
+    update. A new run in the same output_dir replaces the study of an earlier one, as the trainer replaces its
+    checkpoints, and warns.
 
     Numbers and the grid of every tracked step are also logged to TensorBoard, W&B and trackio if the trainer reports to
     them (`report_to`), as `headnb/<task>/gini` and so on (docs/logging.md).
@@ -287,7 +288,8 @@ class HeadScoreCallback(TrainerCallback):
                     self._samples,
                     partial(self._encoded, model),
                 )
-        elif writes and folder.exists():
+        elif writes and not resumed and folder.exists():
+            warn_user(f"{folder} has the study of an earlier training, which is replaced")
             shutil.rmtree(folder)
         self.collected.folder = folder if writes else None
         self.collected.train_loss = train_losses(state)

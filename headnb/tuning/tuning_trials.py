@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from headnb.models.checks import model_name
+from headnb.models.fingerprint import weights_fingerprint
 from headnb.models.restore import restore_weights
 from headnb.storage.files import load_dataset, write_dataset
 from headnb.tuning.evaluation import evaluate
@@ -45,7 +45,8 @@ def losses_after(
         tokenizer: the model's tokenizer.
         samples: training samples.
         tested: task -> test samples.
-        keep: netCDF file for the result. If it exists and its settings are the same, it is read and nothing is trained.
+        keep: netCDF file for the result. If it exists and the model's weights and all settings are the same, it is
+            read and nothing is trained.
         max_length: truncate longer samples to this many tokens, in training and in testing.
         max_new_tokens: as for `evaluations_of`.
         **how: other arguments of `finetune`.
@@ -55,7 +56,7 @@ def losses_after(
     """
     settings = json.dumps(
         {
-            "model": model_name(model),
+            "model_fingerprint": weights_fingerprint(model),
             "samples": samples.fingerprint(),
             "tested": {name: task.fingerprint() for name, task in tested.items()},
             "max_length": max_length,

@@ -162,8 +162,6 @@ def test_each_method_of_a_model_has_its_own_options(model):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"attattr": {"step": 2}}})
     with pytest.raises(HeadnbError, match="unknown compared method 'gates'"):
         compare_methods(model, tiny_tokenizer(), PAIRS[:6], **asked | {"options": {"gates": {"steps": 2}}})
-    with pytest.raises(HeadnbError, match="options have no effect on scores"):
-        compare_methods(scores, options=asked["options"])
 
 
 def test_result_has_a_verdict_html_json_and_a_chart():
@@ -199,6 +197,21 @@ def test_result_has_a_verdict_html_json_and_a_chart():
 def test_incomparable_scores_are_refused(scores, message):
     with pytest.raises(HeadnbError, match=message):
         compare_methods(scores)
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"tokenizer": tiny_tokenizer()},
+        {"task": PAIRS},
+        {"methods": ["one", "other"]},
+        {"options": {"attattr": {"steps": 2}}},
+        {"max_length": 9},
+    ],
+)
+def test_arguments_that_score_a_model_are_refused_with_scores(unused):
+    with pytest.raises(HeadnbError, match=f"^{next(iter(unused))}: only with a model to score"):
+        compare_methods(scored(), **unused)
 
 
 def test_a_model_without_two_methods_is_refused(model):

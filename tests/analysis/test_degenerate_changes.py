@@ -11,6 +11,7 @@ import headnb
 import numpy as np
 import pytest
 import xarray as xr
+from headnb.analysis import forgetting
 
 from simulated_finetuning import random_change, scores_of
 
@@ -93,6 +94,15 @@ def trajectory(changes: dict[str, Pair]) -> object:
     return headnb.trajectory(study, scores).verdict, headnb.trajectory(study, scores, scale_free=True).verdict
 
 
+def forgotten(changes: dict[str, Pair]) -> object:
+    before, after = (
+        {name: pair[stage].assign(loss=pair[stage]["sample"] + 1.0) for name, pair in changes.items()}
+        for stage in range(2)
+    )
+    found = forgetting.forgetting(list(changes), [[before, *[after] * len(changes)]])
+    return found.verdict, found.table, found.to_dict()
+
+
 def compare_methods(changes: dict[str, Pair]) -> object:
     return headnb.compare_methods({name: pair[0] for name, pair in changes.items()})
 
@@ -121,7 +131,7 @@ def statistics(changes: dict[str, Pair]) -> object:
 
 ANALYSES = (
     *(fit_combination, selectivity, specificity, trajectory, compare_methods, compare, rank_difference, atlas),
-    *(drawn, statistics),
+    *(forgotten, drawn, statistics),
 )
 
 
@@ -136,7 +146,7 @@ def test_a_degenerate_change_has_a_result_or_a_reason(
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-@pytest.mark.parametrize("analysis", [fit_combination, selectivity, specificity, trajectory])
+@pytest.mark.parametrize("analysis", [fit_combination, selectivity, specificity, trajectory, forgotten])
 def test_a_verdict_on_a_degenerate_change_has_no_unknown_numbers(analysis, change):
     with suppress(headnb.HeadnbError):
         found = analysis({task: change(seed, task) for seed, task in enumerate(TASKS)})
@@ -152,4 +162,5 @@ def test_nothing_is_found_where_nothing_changed():
         "significant increase in 0, significant decrease in 0 and no significant change in 4" in selectivity(changes)[0]
     )
     assert "p < 0.05 on 0 of 4 tasks" in specificity(changes)
+    assert "equal in all 6 pairs of a step and an earlier task" in forgotten(changes)[0]
     assert all("do not differ beyond noise" in text for text in trajectory(changes))

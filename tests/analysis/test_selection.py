@@ -297,7 +297,13 @@ def test_selection_reads_as_a_table(scored):
         ({"k": 0}, "k must be a whole number"),
         ({"k": True}, "k must be a whole number"),
         ({"candidates": 2}, "candidates must be at least k"),
+        ({"candidates": 0}, "candidates must be a whole number of samples, at least 1; got 0"),
+        ({"candidates": 7}, "candidates has no effect without diversity"),
         ({"diversity": 1}, "diversity must be at least 0"),
+        ({"diversity": 0.5, "by": "random"}, "diversity has no effect with by='random'"),
+        ({"method": "taylor-token", "by": "embedding"}, "method has no effect with by='embedding'"),
+        ({"method": "taylor-token", "by": "tfidf"}, "method has no effect with by='tfidf'"),
+        ({"out": "x.zarr", "by": "random"}, "out has no effect with by='random'"),
         ({"by": "tfidf"}, "tfidf' needs text"),
         ({"by": "gradient-free"}, "needs scores of a forward pass"),
         ({"by": "embedding"}, "by='embedding' needs sample_features of this kind, not 'activation'"),
@@ -314,7 +320,15 @@ def test_bad_input_is_one_plain_line(scored, change, message):
         headnb.select_instructions(**{"target": scored[0], "pool": scored[1], "k": 5, **change})
 
 
-@pytest.mark.parametrize("name", ["model", "model_fingerprint", "method"])
+def test_models_are_compared_by_their_weights_and_by_name_only_if_these_are_unknown(scored):
+    target, pool = scored[0], scored[1].assign_attrs(model="copied/elsewhere")
+    same(headnb.select_instructions(target, pool, 5), headnb.select_instructions(*scored[:2], 5))
+    del pool.attrs["model_fingerprint"]
+    with pytest.raises(HeadnbError, match=r"model is .* in the target and 'copied/elsewhere'"):
+        headnb.select_instructions(target, pool, 5)
+
+
+@pytest.mark.parametrize("name", ["model_fingerprint", "method"])
 def test_scores_of_different_kinds_are_refused(scored, name):
     with pytest.raises(HeadnbError, match=f"{name} is .* in the target and 'another'"):
         headnb.select_instructions(scored[0], scored[1].assign_attrs({name: "another"}), 5)

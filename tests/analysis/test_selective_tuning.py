@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.analysis.selective_tuning import RANDOM, TOP, SelectiveTuning
+from headnb.errors import HeadnbError
 
 TASKS, SEEDS, N = ["a", "b", "c"], [0, 1, 2], 10
 
@@ -76,6 +77,19 @@ def test_one_task_alone_has_no_others() -> None:
     assert found.tests == ["trained task"]
     assert "other tasks" not in found.verdict
     assert len(found.plot().plots) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ((TOP, "trained tasks"), "unknown test 'trained tasks'; did you mean 'trained task'"),
+        (("Lora", "trained task"), "unknown tuning method 'Lora'; known: LoRA, all weights"),
+        ((TOP, "trained task", "random"), "unknown tuning method 'random'; did you mean 'random heads'"),
+    ],
+)
+def test_unknown_names_are_refused(asked: tuple[str, ...], message: str) -> None:
+    with pytest.raises(HeadnbError, match=message):
+        tuning(GAINS, LOSSES).change(*asked)
 
 
 def test_the_comparison_is_a_table_a_chart_and_plain_numbers(tmp_path) -> None:

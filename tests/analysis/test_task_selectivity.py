@@ -221,6 +221,14 @@ def test_verdict_names_tasks_whose_pattern_only_shrinks():
     )
 
 
+def test_unknown_tasks_and_statistics_are_refused():
+    found = headnb.selectivity(BEFORE, AFTER)
+    with pytest.raises(HeadnbError, match="unknown task 'gsm'; did you mean 'gsm8k'"):
+        found.rose("gsm")
+    with pytest.raises(HeadnbError, match="unknown statistic 'ginny'; did you mean 'gini'"):
+        found.means("ginny")
+
+
 def test_means_before_and_after_are_of_the_same_tasks():
     """A task whose kurtosis is withheld at one stage is excluded from the means of both stages."""
     found = headnb.selectivity(BEFORE, AFTER)
@@ -329,6 +337,15 @@ def test_training_runs_of_unequal_scores_are_not_averaged(other, message):
     """Each run is consistent in itself."""
     with pytest.raises(HeadnbError, match=message):
         read_stages([(MARKED, MARKED), (other, other)], "sums")
+
+
+@pytest.mark.parametrize("sequence", [list, tuple])
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_runs_are_a_list_or_a_tuple_of_pairs(sequence, runs):
+    pairs = [random_change(0, "svamp", n=4)] * runs
+    stages = read_stages(sequence(pairs), "svamp")
+    np.testing.assert_allclose(stages.before, levels_of(pairs[0][0]))
+    np.testing.assert_array_equal(stages.after, [levels_of(after) for _, after in pairs])
 
 
 def test_patterns_before_are_averaged_over_runs_as_scores_are():

@@ -176,23 +176,29 @@ def test_files_of_one_name_are_tracked_under_their_paths(
     assert list(headnb.open_study(tmp_path / "run").scores) == list(map(str, files))
 
 
-def test_an_interrupted_finetune_resumes(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+@pytest.mark.parametrize(("last", "advice"), [(1, ""), (2, "; repeat the command with --resume to continue")])
+def test_an_interrupted_finetune_resumes_and_says_so_if_there_is_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    tmp_path: Path,
+    last: int,
+    advice: str,
 ) -> None:
     words = ("finetune", folder / "tiny", "gsm_symbolic", "--steps", 3, "--every", 1, "-n", 3, "--batch-size", 1)
     words += ("--out", tmp_path / "run")
     on_step_end = HeadScoreCallback.on_step_end
 
-    def interrupt_after_two(self: HeadScoreCallback, args: object, state: object, *rest: object, **options: object):
+    def interrupt(self: HeadScoreCallback, args: object, state: object, *rest: object, **options: object):
         on_step_end(self, args, state, *rest, **options)
-        if state.global_step == 2:
-            raise KeyboardInterrupt
+        if state.global_step == last:
+            raise KeyboardInterrupt  # before the checkpoint of this step is saved
 
     with monkeypatch.context() as patch:
-        patch.setattr(HeadScoreCallback, "on_step_end", interrupt_after_two)
+        patch.setattr(HeadScoreCallback, "on_step_end", interrupt)
         assert run(patch, *words) == 130
-    error = capsys.readouterr().err
-    assert "of 3 steps are done; repeat the command with --resume to continue" in error
+    assert f" of 3 steps are done{advice}\n" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoint-1").exists() == (last == 2)
     assert run(monkeypatch, *words, "--resume") == 0
     assert headnb.open_study(tmp_path / "run").study["step"].values.tolist() == [0, 1, 2, 3]
 

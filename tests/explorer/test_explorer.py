@@ -20,7 +20,7 @@ from headnb.scoring.attention import head_attention
 from headnb.scoring.run import score_heads
 
 from model_state import state
-from tiny import tiny_model, tiny_tokenizer
+from tiny import framing_tokenizer, tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 SUMS = [(f"What is {a} + {b}? ", f"The answer is {a + b}.") for a in range(6) for b in range(5)]
@@ -192,6 +192,21 @@ def test_second_job_is_refused_while_one_runs(explorer):
     done(explorer)
 
 
+def test_a_job_uses_what_was_chosen_when_it_was_started(explorer, monkeypatch):
+    chosen, start = threading.Event(), explorer._worker.start
+    monkeypatch.setattr(explorer._worker, "start", lambda job: start(lambda: (chosen.wait(SECONDS), job())))
+    for begin in (explorer.run, lambda: explorer.attend("L0H1", 20), lambda: explorer.ablate(0.5, ["L0H1"])):
+        explorer.set_state({"task": "sums", "method": "activation", "samples": 64})
+        chosen.clear()
+        begin()
+        explorer.set_state({"task": "words", "method": "entropy", "samples": 2})
+        chosen.set()
+        assert done(explorer)["error"] == ""
+    assert {key: scores.sizes["sample"] for key, scores in explorer.results.items()} == {("sums", "activation"): 30}
+    assert (explorer.attention["task"], explorer.attention["sample"]) == ("sums", "20")
+    assert explorer.ablations["sums"].sizes["sample"] == 30
+
+
 def test_close_stops_the_work(explorer):
     gate = Gate(explorer._session.model, free=8)
     send(explorer, do="run")
@@ -328,6 +343,13 @@ def test_ablation_shows_the_losses_and_texts_of_the_python_functions(explorer):
     assert shown["generation"]["after"] == made.after
 
 
+def test_texts_are_generated_from_prompts_in_the_explorers_encoding():
+    made = explore(tiny_model(), TOKENIZER, {"split": [("What is 2 + 3? The", "re are 5.")]}, encoding="trl")
+    made.ablate(0.5, ["L0H1"])
+    assert done(made)["error"] == ""
+    assert made.ablation["generation"]["prompt"] == "What is 2 + 3?"
+
+
 def test_a_task_can_be_a_path(tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "2 + 3 =", "completion": " 5"}\n')
@@ -419,13 +441,22 @@ def test_scores_open_with_their_model_and_task():
     assert "".join(explorer.attention["tokens"]) == "def square(n):\n    return n * n</s>"
 
 
-def test_pattern_and_comparison_open_as_a_grid():
+def test_results_without_one_score_per_sample_and_head_open_as_grids():
     scores = [score_heads(tiny_model(seed=seed), TOKENIZER, SUMS[:8]) for seed in range(2)]
-    for result in (scores[0].heads.pattern(), headnb.compare(*scores)):
+    roles = headnb.head_roles(tiny_model(), None, sequences=1, length=8)
+    by_step = xr.concat(scores, xr.DataArray([0, 10], dims="step", name="step"), combine_attrs="override")
+    gates = score_heads(tiny_model(), TOKENIZER, SUMS[:8], method="gates", options={"steps": 1})
+    for result, panels in (
+        (scores[0].heads.pattern(), 1),
+        (headnb.compare(*scores), 1),
+        (roles, roles.sizes["role"]),
+        (by_step, 2),
+        (gates, 1),
+    ):
         explorer = result.heads.explore()
         explorer.selected = ["L1H1"]
         assert explorer.head == {}
-        assert len(explorer.payload["panels"]) == 1
+        assert len(explorer.payload["panels"]) == panels
 
 
 def test_encoded_samples_need_no_tokenizer():
@@ -455,6 +486,18 @@ def test_encoded_samples_need_no_tokenizer():
 def test_what_cannot_be_explored_is_said_at_once(arguments, message):
     with pytest.raises(HeadnbError, match=message):
         explore(tiny_model(), TOKENIZER, **arguments)
+
+
+def test_a_given_tokenizer_is_used_with_a_model_that_is_loaded(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
+    own = framing_tokenizer()
+    for tokenizer, expected in ((own, own), (None, TOKENIZER)):
+        made = explore(str(tmp_path), tokenizer, {"words": WORDS})
+        made.run()
+        assert done(made)["error"] == ""
+        tokens = score_heads(tiny_model(), expected, WORDS)["fingerprint"]
+        np.testing.assert_array_equal(made.scores["fingerprint"], tokens)
 
 
 def test_explorer_needs_something_to_explore():

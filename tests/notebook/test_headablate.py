@@ -29,6 +29,14 @@ def test_returns_the_losses_of_the_same_call_in_python_and_draws_once(shell):
     assert f"after: {made.after!r}" in cards[0]["text/plain"]
 
 
+def test_texts_are_generated_from_prompts_in_the_chosen_encoding(shell):
+    shell.push({"pairs": [("What is 2 + 3? The", "re are 5.")]})  # tokenized together, " There" is one token
+    _, captured = run(shell, f"%headablate model pairs --heads {HEADS} --encoding trl")
+    shown = "".join(output.data.get("text/plain", "") for output in captured.outputs)
+    assert "What is 2 + 3?" in shown
+    assert "What is 2 + 3? The" not in shown
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

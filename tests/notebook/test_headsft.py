@@ -124,7 +124,7 @@ def test_an_interrupt_says_how_to_continue_if_there_is_a_checkpoint(shell, tmp_p
     interrupt_at(shell.user_ns["model"], 4)
     line = f"%headsft model pairs --steps 6 --every 2 --batch-size 2 --out {tmp_path / 'run'}"
     _, captured = run(shell, line)
-    assert "the result so far is in _; run the same call with --resume to continue" in captured.stderr
+    assert "the result so far is in _; repeat the command with --resume to continue" in captured.stderr
     assert "Interrupted: 3 of 6 steps are done." in " ".join(captured.stdout.split())
     shell.user_ns["model"] = tiny_model()  # the same weights, without the interrupt
     result, _ = run(shell, f"{line} --resume")

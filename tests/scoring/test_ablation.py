@@ -91,6 +91,14 @@ def test_generation_is_greedy_before_and_after():
     assert found.sample == 1
 
 
+def test_the_prompt_of_a_generation_has_the_tokens_of_the_chosen_encoding():
+    pair = ("What is 2 + 3? The", "re are 5.")  # tokenized together, " There" is one token
+    for encoding, prompt in (("official", pair[0]), ("trl", "What is 2 + 3?")):
+        found = generate_both(tiny_model(), TOKENIZER, [pair], "L0H1", max_new_tokens=4, encoding=encoding)
+        expected = TOKENIZER.decode(greedy_by_hand(tiny_model(), prompt, 4), skip_special_tokens=True)
+        assert (found.prompt, found.before) == (prompt, expected)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt_oss", "bloom"])
 def test_model_is_as_before_after_success_and_when_stopped(name):
     model = build(name, torch.float32).train()

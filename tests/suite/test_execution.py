@@ -11,25 +11,26 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import dask
 import nbformat
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
 from headnb.errors import HeadnbError
 from headnb.suite import cluster_watch, execution, job, records
 from headnb.suite.execution import run_suite
 from headnb.suite.job import Outcome, Session, run_node
 
+from commands import run
 from forks import forked_workers
 from suites import graph, results, write_notebook, write_suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Any
 
     from headnb.suite.graph import Node
 
@@ -379,6 +380,38 @@ def test_no_scheduler_is_one_line(tmp_path: Path) -> None:
         run_suite(nodes, tmp_path / "out", scheduler="tcp://127.0.0.1:1")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "cores", "asked", "expected"),
+    [((), 16, None, 4), ((), 2, None, 2), (("0", "1", "2"), 16, None, 3), ((), 2, 8, 2), (("0", "1"), 1, 1, 1)],
+)
+def test_the_plan_counts_the_workers_that_a_run_starts(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gpus: tuple[str, ...],
+    cores: int,
+    asked: int | None,
+    expected: int,
+) -> None:
+    """Four notebooks can run at once."""
+    suite = write_suite(tmp_path / "suite")
+    started: list[int] = []
+
+    def cluster(n_workers: int, **_: object) -> None:
+        started.append(n_workers)
+        raise HeadnbError("no cluster in this test")
+
+    monkeypatch.setattr(execution, "_gpus", lambda: gpus)
+    monkeypatch.setattr("dask.system.CPU_COUNT", cores)
+    monkeypatch.setattr("distributed.LocalCluster", cluster)
+    with pytest.raises(HeadnbError, match="no cluster"):
+        run_suite(graph(suite, tmp_path / "out"), tmp_path / "out", workers=asked)
+    workers = ("--workers", asked) if asked else ()
+    assert run(monkeypatch, "suite", "plan", suite, "--profile", "tiny", "--out", tmp_path / "out", *workers) == 0
+    assert started == [expected]
+    assert f"6 of 6 notebooks to run, {expected} at a time" in capsys.readouterr().out
+
+
 def test_a_full_disk_is_an_outcome_and_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
     written = job.records.write_manifest
@@ -413,6 +446,29 @@ def test_a_kernel_that_always_dies_is_a_failure(tmp_path: Path) -> None:
     assert outcome.state == "failed"
     assert "the kernel died 3 times" in outcome.error
     assert records.records([first], running=False)[records.node_id(first)].state == "failed"
+
+
+def test_any_other_error_of_a_notebook_is_an_outcome_with_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise ValueError("no cell 3\nin this notebook")
+
+    (first, *_) = graph(write_suite(tmp_path / "suite"), tmp_path / "out")
+    monkeypatch.setattr(job.notebooks, "run_notebook", fails)
+    assert run_node(first, Session("here")) == Outcome("failed", error="ValueError: no cell 3")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KilledWorker("gcd", None, 3), "its worker died repeatedly; out of memory?"),
+        (ValueError("cannot load the task\nat all"), "cannot load the task"),
+    ],
+)
+def test_only_a_killed_worker_is_said_to_have_died(error: Exception, said: str) -> None:
+    future: Any = SimpleNamespace(exception=lambda: error)
+    assert execution._failed_outcome(future, blocked=False) == Outcome("failed", error=said)
 
 
 def test_a_node_with_a_failed_dependency_is_blocked(tmp_path: Path) -> None:

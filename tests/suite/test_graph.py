@@ -197,6 +197,7 @@ def test_an_untyped_parameter_is_refused(tmp_path: Path) -> None:
     for cell, message in (
         ("steps = 3", "needs a type"),
         ("steps: Path = 3", "has the type Path"),
+        ("steps: list[Path] = []", r"has the type list\[Path\]; supported: str"),
         ("", "no parameter"),
     ):
         write_notebook(tmp_path / "start.ipynb", cell)
@@ -279,6 +280,8 @@ def test_states_follow_the_graph(tmp_path: Path) -> None:
     assert "1 done, 1 failed, 1 stopped, 1 blocked, 2 ready" in text
     assert "ValueError: no" in text
     assert "blocked by train gcd seed 1" in text
+    indents = [len(line[2:]) - len(line[2:].lstrip()) for line in text.splitlines() if line[:1] in "✓✗‖○⊘" and line]
+    assert indents == [0, 2, 2, 2, 2, 4]  # by the dependencies
 
 
 def test_results_of_other_settings_are_removed_and_others_kept(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from adapter_models import PAIRS, TOKENIZER, with_adapter
+from composites import composite
 from model_state import state
 from tiny import tiny_model
 
@@ -56,9 +57,9 @@ def adapter_run(tmp_path, base):
 
 
 def relative_distance(model, other):
-    """Relative L2 distance of each layer, computed directly."""
+    """Relative L2 distance of each layer of the decoder, computed directly."""
     distances = []
-    for layer, before in zip(model.model.layers, other.model.layers, strict=True):
+    for layer, before in zip(model.get_decoder().layers, other.get_decoder().layers, strict=True):
         one, two = (
             torch.cat([weight.flatten() for weight in part.parameters()]).detach().double() for part in (layer, before)
         )
@@ -92,6 +93,15 @@ def test_movement_is_from_a_loaded_base_that_has_no_files(full_run):
     for step in STEPS:
         expected = relative_distance(moved(tiny_model(), step), tiny_model())
         np.testing.assert_allclose(study["movement"].sel(step=step), expected, rtol=1e-5)
+
+
+def test_movement_is_that_of_the_text_layers_alone_in_a_model_with_a_vision_tower(tmp_path):
+    models = [composite("gemma3"), moved(composite("gemma3"), 100)]  # its files have other names than its modules
+    for step, model in enumerate(models):
+        model.save_pretrained(tmp_path / f"checkpoint-{step}")
+    tokens = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}]
+    study = track_checkpoints(tmp_path, tokens)
+    np.testing.assert_allclose(study["movement"].sel(step=1), relative_distance(*models[::-1]), rtol=1e-5)
 
 
 def test_movement_from_a_base_without_weight_files_is_nan_with_a_warning(full_run, base, monkeypatch):

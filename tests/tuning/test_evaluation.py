@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import headnb
 import numpy as np
@@ -81,8 +82,21 @@ def test_a_task_without_a_form_of_answer_has_losses_only():
     assert np.isnan(found["exact_match"]).all()
     assert math.isnan(float(found["accuracy"]))
     assert set(found["generated"].values) == {""}
-    assert found.attrs["answer"] == "none"
-    assert "no answer that can be compared" in found.attrs["summary"]
+    assert found.attrs["summary"].endswith("; no exact match: this task has no answer that can be compared as text")
+
+
+def test_the_summary_says_why_there_is_no_exact_match():
+    task = headnb.load_task([("2 + 3 = ", "#### 5"), ("4 + 5 = ", "#### 9")], name="gsm8k")
+    tokens = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}] * 2
+    for found, reason in (
+        (evaluate(tiny_model(), TOKENIZER, task, answer="none"), "answers were not asked for"),
+        (evaluate(tiny_model(), None, tokens), "answers need the model's tokenizer"),
+        (
+            evaluate(tiny_model(), TOKENIZER, task, answer="choice", max_new_tokens=2),
+            "no sample has a prompt and .*choice",
+        ),
+    ):
+        assert re.search(f"; no exact match: {reason}", found.attrs["summary"])
 
 
 def test_samples_without_an_answer_or_a_prompt_are_not_counted():

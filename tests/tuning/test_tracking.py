@@ -177,6 +177,31 @@ def test_a_resumed_training_with_other_tracked_tasks_fails_before_its_first_upda
     assert not np.isnan(kept.score).any()
 
 
+def test_a_new_training_replaces_an_earlier_study_with_a_warning(tmp_path: Path, recwarn: Any) -> None:
+    def replaced() -> list[str]:
+        said = [str(warning.message) for warning in recwarn if "replaced" in str(warning.message)]
+        recwarn.clear()
+        return said
+
+    for every, steps in ((1, [0, 1, 2]), (2, [0, 2])):
+        sft_trainer(tiny_model(), tmp_path, headnb.HeadScoreCallback(SUMS, every=every), max_steps=2).train()
+        assert headnb.open_study(tmp_path).study.step.values.tolist() == steps
+        said = [f"{tmp_path / 'head_scores'} has the study of an earlier training, which is replaced"]
+        assert replaced() == (said if every == 2 else [])
+
+
+def test_a_resumed_training_without_its_study_deletes_no_scores_of_earlier_steps(tmp_path: Path) -> None:
+    arguments = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
+    sft_trainer(tiny_model(), tmp_path, headnb.HeadScoreCallback(SUMS, every=1), **arguments).train()
+    (tmp_path / "head_scores" / "study.nc").unlink()
+    files = {path: path.read_bytes() for path in tmp_path.glob("head_scores/scores/sums/*.nc")}
+    callback = headnb.HeadScoreCallback(SUMS, every=1)
+    sft_trainer(tiny_model(), tmp_path, callback, **arguments | {"max_steps": 3}).train(resume_from_checkpoint=True)
+    assert {path.name for path in files} == {"step-0.nc", "step-1.nc", "step-2.nc"}
+    assert {path: path.read_bytes() for path in files if path.exists()} == files
+    assert headnb.open_study(tmp_path).study.step.values.tolist() == [3]
+
+
 def test_named_steps_are_tracked_and_the_last_one_always(tmp_path: Path) -> None:
     callback = headnb.HeadScoreCallback(SUMS, every=[0, 1, 2, 50])
     sft_trainer(tiny_model(), tmp_path, callback, max_steps=5).train()

@@ -55,6 +55,20 @@ def test_a_stored_result_is_reused_only_with_the_same_settings(model, tokenizer,
     assert not losses_after(model, tokenizer, sums(1, 6), TESTED, keep, **HOW).identical(first)
 
 
+@pytest.mark.parametrize("change", ["weights", "dtype"])
+def test_a_result_of_other_weights_under_the_same_name_is_not_reused(model, tokenizer, tmp_path, change) -> None:
+    keep = tmp_path / "kept.nc"
+    losses_after(model, tokenizer, sums(0, 6), TESTED, keep, **HOW)
+    other = copy.deepcopy(model)
+    if change == "dtype":
+        other = other.double()
+    else:
+        with torch.no_grad():
+            other.model.layers[0].self_attn.o_proj.weight.mul_(3)
+    found = losses_after(other, tokenizer, sums(0, 6), TESTED, keep, **HOW)
+    assert found.identical(losses_after(other, tokenizer, sums(0, 6), TESTED, tmp_path / "other.nc", **HOW))
+
+
 def test_weights_are_restored_after_an_error_too(model, tokenizer, tmp_path, monkeypatch) -> None:
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     monkeypatch.setattr(tuning_trials, "evaluations_of", lambda *_, **__: 1 / 0)

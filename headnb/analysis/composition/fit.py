@@ -34,7 +34,7 @@ from headnb.analysis.composition.verdict import UNCENTRED, describe_evidence, fi
 from headnb.analysis.debiased_products import DebiasedProducts
 from headnb.analysis.json_values import as_records, to_json_value, with_interval
 from headnb.analysis.result import result_html
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.display.charts.chart import Chart, chart_row
 from headnb.display.charts.estimates import estimate_text
 from headnb.display.charts.fits import nulls, regression, weights
@@ -208,7 +208,6 @@ def fit_combination(
     """
     if on not in FITTED_ON:
         raise unknown_name("fit", on, FITTED_ON)
-    level = checked_level(level)
     inputs = CompositionInputs.read(target, basics, others or {}, shuffled, name)
     form = Form(nonnegative=nonnegative, intercept=intercept)
     design = Design.of(_named_stages(inputs), list(basics), list(others or {}), on=on, scale_free=scale_free)

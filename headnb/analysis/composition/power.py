@@ -32,7 +32,7 @@ from headnb.analysis.composition.verdict import join_names
 from headnb.analysis.debiased_products import MeasuredPattern
 from headnb.analysis.json_values import as_records
 from headnb.analysis.result import AnalysisResult
-from headnb.call_checks import check_arguments, checked_level
+from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ def composition_power(
         HeadnbError: composition cannot be tested with these data (too few runs, samples, layers or heads), a share is
             not between 0 and 1, or the target's or a basic's residual after regression on Z is only noise.
     """
-    checked_level(level)
     if replicates < 1 or not shares or not all(0 <= share <= 1 for share in shares):
         raise HeadnbError(
             f"shares must lie between 0 and 1 and replicates must be at least 1; got {list(shares)} and {replicates}"

@@ -1,8 +1,8 @@
-"""Streaming search for the samples of a large pool that are most similar to a target, in bounded memory.
+"""Streaming search for the samples of a large pool that are most similar to a target.
 
 Samples are vectors of unit length, so the similarity is a scalar product. `views` defines the vectors (patterns of
-heads, weighted words). The pool is read in parts, and only the best samples so far are stored. Memory therefore grows
-with the number of chosen samples, not with the pool.
+heads, weighted words). The pool is read in parts, and only the vectors of the best samples so far are in memory. Of
+every sample of the pool, `select` keeps two numbers: its key and its similarity.
 """
 
 from __future__ import annotations

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 WAYS = ("pattern", "cosine", "gradient-free", *FEATURES, "tfidf", "random")
 PLAIN_COSINE = {"cosine", "gradient", "less"}  # other vectors are standardised over the pool
 WITHOUT_MODEL = {"tfidf", "random"}
+UNUSED = {  # arguments without effect, by selection method
+    "tfidf": ("method", "out"),
+    "random": ("method", "out", "diversity"),
+    **dict.fromkeys(FEATURES, ("method",)),
+}
 AIMS = ("mean", "nearest")
 REPR_ROWS = 10  # rows of the table in a repr
 CANDIDATES = 10  # a diverse selection chooses from this many times k candidates
@@ -182,11 +187,13 @@ def select_instructions(
         to: "mean": similarity to the mean of the target's samples (each of unit length). "nearest": similarity to the
             most similar sample of the target, for targets of several kinds.
         diversity: weight of dissimilarity to the samples chosen before, 0 to below 1 (maximal marginal relevance).
-        candidates: number of most similar samples that a diverse selection chooses from; default 10 k.
+        candidates: number of most similar samples that a diverse selection chooses from; default 10 k. Only with
+            `diversity`.
         deduplicate: choose only one of equal samples (equal tokens with scores, equal text otherwise).
         model: model that scores sources given as tasks.
         tokenizer: tokenizer of the model.
-        method: score method; default "activation", or "output-norm" for "gradient-free".
+        method: score method of "pattern" and "cosine" (default "activation") or "gradient-free" (default
+            "output-norm").
         out: folder for the pool's scores; later calls with the same pool and model reuse them. Features are all held in
             memory, scores are not.
         batch_tokens: as in `score_heads`.
@@ -195,10 +202,10 @@ def select_instructions(
         on_progress: as in `score_heads`, while the pool is scored; not called for features.
 
     Raises:
-        HeadnbError: an unknown selection method, tasks without a model, scores of different models, methods or heads,
-            missing text, or fewer than k different samples in the pool.
+        HeadnbError: an unknown selection method, an argument that it does not use, tasks without a model, scores of
+            different models, methods or heads, missing text, or fewer than k different samples in the pool.
     """
-    _check_choice(by, to, k, diversity, candidates)
+    _check_choice(by, to, k, diversity, candidates, method=method, out=out)
     choice = _Choice(by, to, k, diversity, candidates or CANDIDATES * k, deduplicate)
     wanted, sources = read_target(target), read_pool(pool)
     if by in WITHOUT_MODEL:
@@ -365,15 +372,22 @@ def _table(chosen: Ranked, view: View, by: str) -> pd.DataFrame:
     return xr.Dataset(columns, {"rank": np.arange(1, len(chosen.ids) + 1)}).to_dataframe()
 
 
-def _check_choice(by: str, to: str, k: object, diversity: float, candidates: int | None) -> None:
+def _check_choice(by: str, to: str, k: int, diversity: float, candidates: int | None, **scoring: object) -> None:
+    """Check the arguments of a selection; `scoring`: `method` and `out`."""
     if by not in WAYS:
         raise unknown_name("selection method", by, WAYS)
     if to not in AIMS:
         raise unknown_name("value of to", to, AIMS)
-    for name, value in (("k", k), *([("candidates", candidates)] if candidates is not None else [])):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise HeadnbError(f"{name} must be a whole number of samples, at least 1; got {value!r}")
-    if candidates is not None and candidates < k:  # type: ignore[operator]  # checked above
+    for name, value in (("k", k), ("candidates", candidates)):
+        if value is not None and value < 1:
+            raise HeadnbError(f"{name} must be a whole number of samples, at least 1; got {value}")
+    if candidates is not None and candidates < k:
         raise HeadnbError(f"candidates must be at least k; got candidates={candidates} and k={k}")
     if not 0 <= diversity < 1:
         raise HeadnbError(f"diversity must be at least 0 and below 1; got {diversity!r}")
+    if candidates is not None and not diversity:
+        raise HeadnbError("candidates has no effect without diversity; leave it out, or set diversity")
+    given = {"diversity": diversity or None, **scoring}
+    for name in UNUSED.get(by, ()):
+        if given[name] is not None:
+            raise HeadnbError(f"{name} has no effect with by={by!r}; leave it out")

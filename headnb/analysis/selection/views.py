@@ -229,7 +229,8 @@ def _check_same_kind(scores: xr.Dataset, target: xr.Dataset, source: Source) -> 
     """Raise HeadnbError unless pool and target have the same model, score method (with its settings) and heads."""
     check_same_revision(target.attrs, scores.attrs)
     where = source.name or str(scores.attrs.get("task", "the pool"))
-    for name in ("model", "model_fingerprint", "method", "projection", "warmup"):
+    known = all("model_fingerprint" in each.attrs for each in (target, scores))
+    for name in ("model_fingerprint" if known else "model", "method", "projection", "warmup"):
         one, other = target.attrs.get(name), scores.attrs.get(name)
         if one != other:
             raise HeadnbError(

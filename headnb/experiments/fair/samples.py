@@ -14,7 +14,7 @@ from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError
 from headnb.experiments.samples import texts_of, without_texts
 from headnb.tasks.files import UNION, task_parts
-from headnb.tasks.loading import Task, known_tasks, load_task, subset
+from headnb.tasks.loading import Task, is_endless, load_task, subset
 from headnb.tasks.samples import Sample
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class FairSamples:
     def _whole(self, task: str, split: str) -> Task:
         """The samples of a split that are not too long; tokenized once."""
         if (task, split) not in self._known:
-            card = known_tasks().get(task)
-            endless = card is not None and card.procedural
-            everything = load_task(task, split=split, n=ENDLESS if endless else None)
+            everything = load_task(task, split=split, n=ENDLESS if is_endless(task) else None)
             encoded = encode_task(everything, self.tokenizer)
             fits = {key for key, size in zip(encoded.ids, encoded.lengths, strict=True) if size <= self.max_length}
             indices = [index for index, key in enumerate(everything.ids) if key in fits]
