@@ -63,13 +63,13 @@ html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 9,
     "navbar_end": ["theme-switcher"],
     "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "gallery": [], "install": []}  # pages without pages below them
+html_sidebars = {"index": [], "gallery": [], "install": [], "how-to/read_a_grid": []}  # pages without pages below them
 
 
 def convert_docstring(_app: object, what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:

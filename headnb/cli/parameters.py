@@ -33,7 +33,13 @@ Model = Annotated[
         metavar="MODEL", help="Id, folder or GGUF file: see `headnb models`.", autocompletion=completes("model")
     ),
 ]
-Save = Annotated[Path | None, typer.Option(help="Write the grid: .png, .pdf, .svg, .html, .csv or .heads.json.")]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the grid: .png, .pdf, .svg, .html (static), .csv or .heads.json. `headnb show FILE --html PAGE` "
+        "writes an interactive page."
+    ),
+]
 
 
 def sampled_task(name: str, given: dict[str, Any]) -> Task:

@@ -186,7 +186,8 @@ def page(contents: ReportContents) -> str:
         scripts=[*(bokeh.resources().js_raw if has_charts else ()), *([page_script()] if drawings else ())],
         is_chart=lambda drawing: isinstance(drawing, Chart),
         widened=lambda chart: widen(chart, ROW_WIDTH),
-        measured=lambda value: value is not None and not isinstance(value, (str, bool)),
+        measured=_measured,
+        any_measured=lambda values: any(map(_measured, values)),
         shown=_shown,
         ink=IMAGE_INK,
         picture=lambda chart, plot: svg.inline(chart, [plot]),
@@ -195,6 +196,10 @@ def page(contents: ReportContents) -> str:
     )
     body, end, code = html_page.partition("</main>")
     return replace_texts(body, contents.shown_as) + end + code
+
+
+def _measured(value: Cell) -> bool:
+    return value is not None and not isinstance(value, (str, bool))
 
 
 def _shown(value: Cell) -> str:

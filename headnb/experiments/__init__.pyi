@@ -8,7 +8,6 @@ from . import summaries as summaries
 from .continual import continual_results as continual_results
 from .continual import forgetting_of as forgetting_of
 from .continual import stages_of as stages_of
-from .examples import Examples as Examples
 from .fair.results import read_long as read_long
 from .fair.study import FairStudy as FairStudy
 from .findings import changes_of as changes_of

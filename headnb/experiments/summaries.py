@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.analysis.trajectories import SHARP
 from headnb.experiments.findings import measured_runs
 from headnb.stats.patterns import compare
-from headnb.stats.rounding import fixed, interval_text
+from headnb.stats.rounding import fixed
 from headnb.stats.score_statistics import CONCENTRATION, samples_of
 
 if TYPE_CHECKING:
@@ -41,29 +40,6 @@ def shared_heads(scores: Mapping[str, xr.Dataset], k: int = 10) -> str:
     first, *others = (of_task.heads.top(k).index for of_task in scores.values())
     shared = [head for head in first if all(head in heads for heads in others)]
     return f"In the top {k} heads of every task: **{', '.join(shared) or 'none'}**."
-
-
-def ablation_summary(ablation: xr.Dataset, scores: xr.Dataset) -> str:
-    """Change of the loss by ablating heads (from `headnb.ablate`), and its prediction by the heads' signed scores."""
-    change, low, high = (float(ablation[name]) for name in ("mean_change", "low", "high"))
-    effect = "the loss rises" if low > 0 else "the loss falls" if high < 0 else "no significant change"
-    predicted = -float(scores.heads.select(ablation.attrs["heads"])["score"].sum("selected").mean())
-    losses = [float(ablation[f"loss_{stage}"].mean()) for stage in ("before", "after")]
-    return (
-        f"Ablating {ablation.attrs['heads']} changes the mean loss from {losses[0]:.2f} to {losses[1]:.2f} nats, by "
-        f"**{interval_text(change, low, high, '+')}** ({ablation.sizes['sample']} samples): {effect}. The signed "
-        f"scores predict {fixed(predicted, sign='+')} to first order."
-    )
-
-
-def scores_summary(scores: xr.Dataset) -> str:
-    """Number of samples, task, model, method and date of scores."""
-    attrs = scores.attrs
-    created = datetime.fromisoformat(attrs["created"])
-    return (
-        f"Scores of {scores.sizes['sample']} samples of {attrs['task']} with {attrs['model']}, method "
-        f"{attrs['method']}, from {created.day} {created:%B %Y}."
-    )
 
 
 def concentration_of(scores: xr.Dataset) -> dict[str, Estimate]:

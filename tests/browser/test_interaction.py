@@ -18,6 +18,7 @@ from playwright.sync_api import expect
 
 import grids
 from head_grid import Drawn
+from paths import FIXTURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +117,34 @@ def test_the_keyboard_moves_selects_and_announces(opened: Opened) -> None:
     expect(active).to_contain_text("L2H1")
     assert active.get_attribute("aria-rowindex") == "3"
     assert active.get_attribute("aria-selected") == "true"
-    drawn.press("Escape", "Shift+Enter")
+    drawn.press("Escape", "Escape", "Shift+Enter")
     assert drawn.selected() == ""
+
+
+def test_escape_closes_the_tooltip_before_it_clears_the_selection(opened: Opened) -> None:
+    drawn = opened(grids.grid())
+    drawn.click(5, 2)
+    expect(drawn.tooltip).to_be_visible()
+    drawn.press("Escape")
+    expect(drawn.tooltip).to_be_hidden()
+    assert drawn.selected() == "L5H2"
+    drawn.press("Escape")
+    assert drawn.selected() == ""
+
+
+def test_the_keyboard_cursor_describes_the_change_of_a_head_and_names_its_panel(opened: Opened) -> None:
+    drawn = opened(HeadGrid.open(FIXTURES / "payloads" / "valid" / "study.heads.json"))
+    drawn.stage.focus()
+    drawn.press("ArrowDown")
+    value = grid_text.panel_matrix(drawn.grid.payload["panels"][-1]["change"])[0, 0]
+    active = drawn.root.locator(f"#{drawn.stage.get_attribute('aria-activedescendant')}")
+    expect(active).to_contain_text(f"L0H0  {grid_text.format_number(value, 4)} nats, difference (step 6 − step 0), ")
+
+
+def test_the_keys_are_a_description_and_not_part_of_the_name(opened: Opened) -> None:
+    drawn = opened(grids.grid())
+    assert "Arrow keys" not in (drawn.stage.get_attribute("aria-label") or "")
+    expect(drawn.root.locator(f"#{drawn.stage.get_attribute('aria-describedby')}")).to_contain_text("Arrow keys")
 
 
 def test_the_head_at_the_keyboard_cursor_is_scrolled_into_view(opened: Opened) -> None:
@@ -165,6 +192,13 @@ def test_tabs_show_one_task_at_a_time(opened: Opened) -> None:
     tabs.nth(0).press("ArrowRight")
     expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
     expect(tabs.nth(1)).to_be_focused()
+    panel = drawn.root.get_by_role("tabpanel", name="mbpp")
+    assert tabs.nth(1).get_attribute("aria-controls") == panel.get_attribute("id")
+    tabs.nth(1).press("End")
+    expect(tabs.nth(2)).to_be_focused()
+    tabs.nth(2).press("Home")
+    tabs.nth(0).press("ArrowRight")
+    expect(tabs.nth(1)).to_have_attribute("aria-selected", "true")
     top = grid_text.ranking(drawn.grid.payload["panels"][1])[0]
     expect(drawn.root.locator(".top button").first).to_contain_text(f"L{top[0]}H{top[1]}")
 
@@ -172,7 +206,11 @@ def test_tabs_show_one_task_at_a_time(opened: Opened) -> None:
 def test_the_difference_of_two_tasks(opened: Opened) -> None:
     drawn = opened(grids.tasks(), panels=3)
     drawn.button("Options")
+    expect(drawn.root.get_by_role("tabpanel")).to_have_count(0)  # all panels are shown
     drawn.root.get_by_label("difference", exact=True).check()
+    options = drawn.root.get_by_role("group", name="Options")
+    chosen = [options.get_by_label(name, exact=True) for name in ("Panel", "minus panel")]
+    assert [each.evaluate("list => list.value") for each in chosen] == ["boolq", "gsm8k"]
     first, last = (grid_text.panel_matrix(drawn.grid.payload["panels"][i]) for i in (0, 2))
     layer, place = divmod(int(np.abs(last - first).argmax()), 9)
     top = drawn.root.locator(".top button").first

@@ -230,6 +230,14 @@ def test_tokens_and_matrix_have_colour_keys_with_their_values(page: Page) -> Non
     token, matrix = (ticks.nth(place).locator("span") for place in (0, 1))
     assert token.all_inner_texts() == ["0", "0.38", "0.75"]  # the second token predicts the answer
     assert matrix.all_inner_texts() == ["0", "0.25", "1.0"]
+    tokens, told = root.get_by_label("Tokens; arrow keys select a query token"), root.locator(".readout")
+    tokens.press("ArrowRight")
+    tokens.press("ArrowRight")
+    (first, second), words = sorted(enumerate(WEIGHTS[3:5]), key=lambda pair: -pair[1]), ["2", " + 2 ="]
+    keys = [f'key {place} "{words[place]}": {grid_text.format_number(value)}' for place, value in (first, second)]
+    expect(told).to_have_text(", ".join(['query 1 " + 2 ="', *keys]))
+    tokens.press("Escape")
+    expect(told).to_have_text("")
     root.get_by_label("What to show").select_option(index=1)
     assert token.all_inner_texts() == ["−1.5", "−0.75", "0", "0.75", "1.5"]
     expect(root.locator(".key").first).to_contain_text("nats")

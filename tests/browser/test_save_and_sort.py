@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from headnb.display import grid_text
 from headnb.display.page import interactive_page
 from PIL import Image
 from playwright.sync_api import expect
@@ -110,3 +112,34 @@ def test_a_sorted_table_stays_sorted_after_a_change_of_the_view(page: Page, tmp_
     drawn.root.get_by_label("rank").check()
     assert drawn.root.locator(".data tbody th").all_inner_texts() == order
     expect(drawn.root.locator(".data thead th").nth(2)).to_have_attribute("aria-sort", "descending")
+
+
+def with_induction(grid: HeadGrid) -> HeadGrid:
+    """The grid, with a role of every third head."""
+    shape = grid.payload["layers"], grid.payload["heads"]
+    score = (np.arange(shape[0] * shape[1]) % 3 == 0).reshape(1, *shape) * 0.8
+    coords = {"role": ["induction"], "threshold": ("role", [0.4]), "layer": range(shape[0]), "head": range(shape[1])}
+    return grid.with_roles(xr.Dataset({"score": (("role", "layer", "head"), score)}, coords=coords))
+
+
+def test_heads_with_roles_are_sorted_by_their_values(page: Page, tmp_path: Path) -> None:
+    drawn = opened(page, tmp_path, with_induction(grids.grid()))
+    drawn.button("Table")
+    page.get_by_role("button", name="H3", exact=True).click()
+    values = np.array(drawn.grid.payload["panels"][0]["values"], dtype=float)[:, 3]
+    expected = [f"L{layer}" for layer in np.argsort(-values)]
+    assert drawn.root.locator(".data tbody th").all_inner_texts() == expected
+
+
+def test_a_list_of_heads_is_sorted_by_numbers_only(page: Page, tmp_path: Path) -> None:
+    drawn = opened(page, tmp_path, with_induction(grids.grid(layers=96, heads=96)))
+    drawn.button("Table")
+    headers = drawn.root.locator(".data thead th")
+    assert headers.all_inner_texts() == ["head", "nats", "rank", "roles"]
+    assert drawn.root.locator(".data thead button").all_inner_texts() == ["head", "nats", "rank"]
+    headers.nth(2).locator("button").click()
+    headers.nth(2).locator("button").press("ArrowRight")
+    assert drawn.root.locator('.data thead button[tabindex="0"]').all_inner_texts() == ["rank"]
+    names = drawn.root.locator(".data tbody th")
+    *_, (layer, head) = grid_text.ranking(drawn.grid.payload["panels"][0])[:500]
+    assert names.first.inner_text() == f"L{layer}H{head}"

@@ -92,7 +92,7 @@ def test_keyboard_selects_and_undo_takes_back(page: Page, jupyter: Jupyter) -> N
     drawn.press("Control+z")
     assert drawn.selected() == ",".join(f"L1H{head}" for head in range(8))
     expect(drawn.root.get_by_role("status")).to_have_text("8 heads selected")
-    drawn.press("Escape")
+    drawn.press("Escape", "Escape")  # the tooltip, then the selection
     assert drawn.selected() == ""
     drawn.root.get_by_role("button", name="Undo the last change of the selection").click()
     assert drawn.selected() == ",".join(f"L1H{head}" for head in range(8))

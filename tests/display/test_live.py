@@ -90,7 +90,7 @@ def test_an_update_has_the_payload_and_small_forms(clock: Clock, shown: Display)
     assert bundle["text/plain"] == (
         "smollm2-135m · gsm8k · 12 of 32 samples · 3.0 samples/s · 6 s left · memory ran out"
     )
-    assert '<progress max="32" value="12"' in bundle["text/html"]
+    assert '<progress aria-label="smollm2-135m · gsm8k" max="32" value="12"' in bundle["text/html"]
     assert set(bundle) == {MIME_TYPE, "text/html", "text/plain"}  # pictures come once, at the end
     assert "<svg" not in bundle["text/html"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,10 @@ import xarray as xr
 from headnb.display.charts import plots
 from headnb.display.charts.chart import chart_row, widen
 from headnb.display.grid import HeadGrid
+from headnb.display.html import card
 from headnb.display.report import Finding, Number, ReportContents, Section, Table, page, report
 from headnb.errors import HeadnbError
+from headnb.notebook.tables import NameTable
 from headnb.stats.estimates import Estimate
 
 from paths import FIXTURES
@@ -123,6 +125,40 @@ def test_only_the_answer_and_one_picture_are_unfolded() -> None:
     assert folded.count("svg") == 3
 
 
+@pytest.mark.parametrize(
+    "markup",
+    [
+        page(contents()),
+        card(HeadGrid.of({"a": random_pattern(3, 2), "b": random_pattern(3, 2)}).payload),
+        NameTable(("name", "what"), (("a", "b"),), "two words")._repr_html_(),
+        NameTable(("name", "what"), (("a", "b"),))._repr_html_(),
+    ],
+    ids=["report", "card", "names", "names without a caption"],
+)
+def test_screen_readers_find_the_names_of_rows_columns_and_scrolling_regions(markup: str) -> None:
+    tags = Page(markup).tags
+    begins = [tags[place + 1] for place, (tag, _) in enumerate(tags) if tag == "tr"]
+    assert [tag for tag, _ in begins] == ["th"] * len(begins)
+    names = [attrs for tag, attrs in tags if tag == "th"]
+    tables = sum(tag == "table" for tag, _ in tags)
+    assert tables > 0
+    assert sum(tag == "thead" for tag, _ in tags) == tables
+    assert {attrs["scope"] for attrs in names} == {"col", "row"}
+    scrolling = [attrs for _, attrs in tags if attrs.get("class") in {"wide", "plots"} or "overflow" in str(attrs)]
+    for attrs in scrolling:
+        assert attrs["tabindex"] == "0"
+        assert attrs["role"] in {"region", "group"}
+        assert attrs["aria-label"]
+
+
+def test_numbers_and_the_names_of_their_columns_are_at_the_right() -> None:
+    text = page(contents())
+    assert re.search(r"\.number {\s+text-align: right;", text)
+    (heads,) = re.findall(r'<tr>(<th scope="col">gsm8k</th>.*?)</tr>', text)
+    text_column, number_column = '<th scope="col">', '<th scope="col" class="number">'
+    assert heads == f"{text_column}gsm8k</th>{number_column}n</th>{number_column}Gini</th>"
+
+
 def test_the_page_is_complete_without_script() -> None:
     words = " ".join(Page(page(contents())).words)
     assert "✗ Not found" in words
@@ -187,7 +223,7 @@ def test_a_page_without_charts_does_not_include_bokeh() -> None:
     assert len(page(grids)) < 300_000
     words = page(ReportContents("words", (Section("one", sentences=("a sentence",)),)))
     assert "<script" not in words
-    assert "script-src 'none'" in html.unescape(words)
+    assert "script-src 'none'" in unescape(words)
 
 
 def test_the_summary_lists_findings_and_links_to_them() -> None:

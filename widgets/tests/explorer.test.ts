@@ -8,6 +8,7 @@ import {
   matrix,
   matrixPixels,
   predicting,
+  strongest,
   tokenValues,
   visible,
 } from "../src/explorer/matrices";
@@ -101,6 +102,11 @@ test("bars are as wide as their bins, with heights relative to the largest count
 test("a bin is told with its samples, ends and units", () => {
   expect(binLine([1, 4], [0, 1, 3], 1, "nats")).toBe("4 samples with a score from 1.00 to 3.00 nats");
   expect(binLine([1, 4], [0, 1, 3], 0, "")).toBe("1 sample with a score from 0 to 1.00");
+});
+
+test("the strongest values are furthest from zero, on both sides of it, and none is zero", () => {
+  expect(strongest(Float32Array.of(0.25, 0, -2, 1), 2)).toEqual([2, 3]);
+  expect(strongest(Float32Array.of(0.25, 0, -2, 1), 9)).toEqual([2, 3, 0]);
 });
 
 describe("the ticks of a colour key", () => {

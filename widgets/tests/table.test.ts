@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { asCsv, asTabs, tableRows } from "../src/grid/table";
 import { firstView, shown } from "../src/grid/view";
+import { order } from "../src/view/sortable";
 import { panel, payload } from "./made";
 
 describe("the table of a grid", () => {
@@ -25,5 +26,17 @@ describe("the table of a grid", () => {
   test("has no digits of a float32 beyond its precision", () => {
     const found = payload(1, 1, [panel([Math.fround(0.01234)])], { units: "" });
     expect(tableRows(shown(found, firstView(found)))[1]).toEqual(["L0H0", "0", "0", "0.01234"]);
+  });
+});
+
+describe("the order of a sorted table", () => {
+  test("has missing values last in both directions", () => {
+    const keys = [0.12, Number.NaN, -3, 0.5];
+    expect(order(keys, "ascending")).toEqual([2, 0, 3, 1]);
+    expect(order(keys, "descending")).toEqual([3, 0, 2, 1]);
+  });
+  test("keeps the order of equal keys", () => {
+    expect(order([1, 0, 1, 0], "descending")).toEqual([0, 2, 1, 3]);
+    expect(order([1, 0, 1, 0], "ascending")).toEqual([1, 3, 0, 2]);
   });
 });

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { coursesOf } from "../src/grid/courses";
 import { picture } from "../src/grid/picture";
 import { sceneAsSvg } from "../src/grid/svg";
-import { changed, firstView, keepView, partsOf, shown } from "../src/grid/view";
+import { changed, firstView, keepView, linesOf, partsOf, shown } from "../src/grid/view";
 import { panel, payload } from "./made";
 
 const theme = { ink: "#222222", page: "#ffffff", font: "sans-serif" };
@@ -49,6 +49,24 @@ describe("a difference", () => {
   test("keeps a pinned scale", () => {
     const pinned = { low: -9, high: 9 };
     expect(shown(tasks, { ...firstView(tasks), difference: [1, 0], pinned }).payload.scale).toEqual(pinned);
+  });
+});
+
+describe("the lines about a head", () => {
+  const lines = (found: typeof tasks, place: number) => {
+    const all = shown(found, firstView(found));
+    const at = all.panels[place];
+    return at ? linesOf(all, at, 1).slice(0, 2) : [];
+  };
+  test("name the panel if several are shown", () => {
+    expect(lines(tasks, 0)).toEqual(["L0H1  2.000 nats", "a"]);
+    expect(lines(tasks, 1)).toEqual(["L0H1  1.000 nats", "b"]);
+  });
+  test("name no panel if only one is shown", () => {
+    expect(lines(payload(1, 2, [panel([1, 2], { title: "a" })]), 0)).toEqual([
+      "L0H1  2.000 nats",
+      "rank 1 of 2",
+    ]);
   });
 });
 

@@ -10,6 +10,7 @@ import {
   type Kind,
   largest,
   matrixPixels,
+  strongest,
   tokenValues,
   visible,
 } from "./matrices";
@@ -24,6 +25,7 @@ const QUANTITIES: Record<Kind, [string, string]> = {
 };
 const TOKEN_OPACITY = 80; // percent
 const MATRIX_SIZE = 320;
+const SPOKEN_KEYS = 3;
 
 export class AttentionTab {
   readonly node = element("div");
@@ -132,9 +134,24 @@ export class AttentionTab {
     else return;
     event.preventDefault();
     this.draw();
-    const chosen = this.query === null ? null : this.spans[this.query];
-    this.readout.textContent = chosen ? `query ${this.query} ${JSON.stringify(chosen.textContent)}` : "";
-    chosen?.scrollIntoView({ block: "nearest" });
+    this.readout.textContent = this.aboutQuery();
+    if (this.query !== null) this.spans[this.query]?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The chosen query and the keys with the largest values, for screen readers; empty without a query. */
+  private aboutQuery(): string {
+    const { attention, query } = this;
+    if (!attention || query === null) return "";
+    const values = tokenValues(attention, this.shown, query);
+    const keys = strongest(values, SPOKEN_KEYS).map(
+      (key) => `key ${this.named(key)}: ${number(values[key] ?? 0)}`,
+    );
+    return [`query ${this.named(query)}`, ...keys].join(", ");
+  }
+
+  /** The place and the text of a token: `3 " the"`. */
+  private named(index: number): string {
+    return `${index} ${JSON.stringify(this.attention?.message.tokens[index] ?? "")}`;
   }
 
   private draw(): void {
@@ -204,7 +221,6 @@ export class AttentionTab {
     const { query, key } = this.at(event);
     const { tokens } = this.attention.message;
     const value = this.attention[this.shown].values[query * tokens.length + key] ?? 0;
-    const name = (index: number) => `${index} ${JSON.stringify(tokens[index] ?? "")}`;
-    this.readout.textContent = `query ${name(query)} → key ${name(key)}: ${number(value)}`;
+    this.readout.textContent = `query ${this.named(query)} → key ${this.named(key)}: ${number(value)}`;
   }
 }

@@ -66,6 +66,13 @@ export function largest(values: Float32Array): number {
   return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 }
 
+/** The places of the `count` values that are furthest from zero, which are not zero; the furthest first. */
+export function strongest(values: Float32Array, count: number): number[] {
+  const size = (place: number) => Math.abs(values[place] ?? 0);
+  const places = [...values.keys()].filter((place) => size(place) > 0);
+  return places.sort((a, b) => size(b) - size(a)).slice(0, count);
+}
+
 export type Kind = "weights" | "products";
 
 export interface Attention {

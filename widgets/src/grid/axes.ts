@@ -3,7 +3,7 @@
 import { headNumber, layerNumber } from "./heads";
 import { cellX, cellY, headTicks, type Layout, layerTicks, PROFILE_GAP, PROFILE_WIDTH } from "./layout";
 import type { Panel } from "./payload";
-import { fitting, label, type Mark, rects, strokes, type Theme } from "./scene";
+import { fitting, label, type Mark, rects, sides, strokes, type Theme } from "./scene";
 import type { Shown } from "./view";
 import { number } from "./words";
 
@@ -88,26 +88,7 @@ function meanAxis({ payload }: Shown, left: number, longest: number, layout: Lay
 
 /** The outline of the grid, for pictures in which cells near zero fade into the page. */
 function frame({ gridWidth, gridHeight, gap }: Layout, theme: Theme): Mark {
-  const right = gridWidth - gap + 1.5;
-  const bottom = gridHeight - gap + 1.5;
-  const ends = [
-    -1.5,
-    -1.5,
-    right,
-    -1.5,
-    right,
-    -1.5,
-    right,
-    bottom,
-    right,
-    bottom,
-    -1.5,
-    bottom,
-    -1.5,
-    bottom,
-    -1.5,
-    -1.5,
-  ];
+  const ends = sides(-1.5, -1.5, gridWidth - gap + 1.5, gridHeight - gap + 1.5);
   return strokes(theme.ink, ends, 1, 0.3);
 }
 

@@ -52,3 +52,10 @@ function arranged(panels: readonly Panel[]): Courses {
 export function stepOf({ panels }: Pick<Payload, "panels">, panel: number): number {
   return panels[panel]?.step ?? Number.POSITIVE_INFINITY;
 }
+
+/** The panel of the same course as `front` at another place in the steps; null if there is no such step. */
+export function panelAt(payload: Pick<Payload, "panels">, front: number, place: number): number | null {
+  const { steps, panel, courseOf } = coursesOf(payload);
+  const step = steps[place];
+  return step === undefined ? null : panel(courseOf(front), step);
+}

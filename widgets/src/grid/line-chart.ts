@@ -1,5 +1,6 @@
 /** A line chart with axes, as a scene: loss curves, and the course of one head over the steps. */
 
+import { bisector, bisectRight } from "d3-array";
 import { scaleLinear } from "d3-scale";
 import { group, type Label, label, type Mark, type Scene, strokes, type Theme } from "./scene";
 import { short } from "./words";
@@ -59,13 +60,12 @@ export function lineChart(lines: readonly Line[], options: ChartOptions, theme: 
 
 /** The value of a line at a step, or at the last step before it; NaN before the first step. */
 export function valueAt({ steps, values }: Pick<Line, "steps" | "values">, step: number): number {
-  return values[steps.filter((one) => one <= step).length - 1] ?? Number.NaN;
+  return values[bisectRight(steps, step) - 1] ?? Number.NaN;
 }
 
-/** The index of the stop nearest to a position in the scene. */
+/** The index of the stop (in ascending order) nearest to a position in the scene. */
 export function nearestStop({ x }: Pick<LineChart, "x">, stops: readonly number[], position: number): number {
-  const away = stops.map((stop) => Math.abs(x(stop) - position));
-  return away.indexOf(Math.min(...away));
+  return bisector(x).center(stops, position);
 }
 
 type Axis = ReturnType<typeof scaleLinear<number, number>>;

@@ -4,7 +4,7 @@ import { selectedBars, valueAxis } from "./distribution";
 import { cellBox } from "./hit";
 import { DISTRIBUTION_HEIGHT, distributionTop } from "./layout";
 import type { Picture } from "./picture";
-import { group, type Mark, rects, type Scene, strokes, type Theme } from "./scene";
+import { group, type Mark, rects, type Scene, sides, strokes, type Theme } from "./scene";
 import type { Selection } from "./selection";
 
 /** `pointed`: the head under the mouse. `keyboard`: whether to show the keyboard cursor. */
@@ -67,29 +67,10 @@ function onDistribution(found: Picture, panel: number, theme: Theme, cell: numbe
 }
 
 /** A box with a frame that is visible on every colour. */
-export function framed(box: readonly [number, number, number, number], theme: Theme): Mark[] {
-  const ends = frame(box, 1);
+export function framed(
+  [x, y, width, height]: readonly [number, number, number, number],
+  theme: Theme,
+): Mark[] {
+  const ends = sides(x - 1, y - 1, x + width + 1, y + height + 1);
   return [strokes(theme.page, ends, 3, 0.9), strokes(theme.ink, ends, 1.5)];
-}
-
-function frame([x, y, width, height]: readonly [number, number, number, number], out: number): number[] {
-  const [left, top, right, bottom] = [x - out, y - out, x + width + out, y + height + out];
-  return [
-    left,
-    top,
-    right,
-    top,
-    right,
-    top,
-    right,
-    bottom,
-    right,
-    bottom,
-    left,
-    bottom,
-    left,
-    bottom,
-    left,
-    top,
-  ];
 }

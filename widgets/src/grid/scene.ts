@@ -75,6 +75,14 @@ export interface Group {
   readonly marks: readonly Mark[];
 }
 
+/** The four sides of a box, as the ends of strokes. */
+export function sides(left: number, top: number, right: number, bottom: number): number[] {
+  return [
+    ...[left, top, right, top, right, top, right, bottom],
+    ...[right, bottom, left, bottom, left, bottom, left, top],
+  ];
+}
+
 export type Mark = Rects | Cells | Strokes | Discs | Polygon | Label | Group;
 
 export interface Scene {

@@ -2,8 +2,10 @@
 
 import type { Spread } from "./colours";
 import { type Courses, coursesOf, stepOf } from "./courses";
+import { placeOf } from "./heads";
 import type { Kind, Panel, Payload, Scale } from "./payload";
 import { difference, sharedScale } from "./statistics";
+import { headLines } from "./words";
 
 export interface View {
   /** Index of the panel in front. */
@@ -141,6 +143,13 @@ function beforeAndAfter(payload: Payload, index: number): Panel[] {
 /** What is shown as it applies to one panel, which may have its own kind, scale, quantity and units. */
 export function ofPanel(shown: Shown, panel: Panel): Shown {
   return panel.own ? { ...shown, payload: { ...shown.payload, ...panel.own } } : shown;
+}
+
+/** Lines about a cell of a panel; with several panels, the second line is the title of this one. */
+export function linesOf(shown: Shown, panel: Panel, cell: number): string[] {
+  const { payload } = ofPanel(shown, panel);
+  const [first = "", ...others] = headLines(payload, panel, placeOf(cell, payload));
+  return shown.panels.length > 1 && panel.title ? [first, panel.title, ...others] : [first, ...others];
 }
 
 /** What is shown in parts that have one kind, scale and units. */

@@ -33,7 +33,7 @@ function whole(shown: Shown, panel: Panel): HTMLElement {
   );
   const rows = Array.from({ length: layers }, (_, layer) => {
     const cells = Array.from(panel.values.subarray(layer * heads, (layer + 1) * heads), (value, head) =>
-      element("td", {}, Number.isNaN(value) ? "–" : number(value), ...letters(shown, layer * heads + head)),
+      numberCell(value, Number.isNaN(value) ? "–" : number(value), ...letters(shown, layer * heads + head)),
     );
     return element(
       "tr",
@@ -58,8 +58,8 @@ function ranked(shown: Shown, panel: Panel, listed: number): HTMLElement {
       "tr",
       {},
       element("th", { scope: "row" }, headName(placeOf(cell, shown.payload), shown.payload)),
-      element("td", {}, number(panel.values[cell] ?? 0)),
-      element("td", {}, String(place + 1)),
+      numberCell(panel.values[cell] ?? 0, number(panel.values[cell] ?? 0)),
+      numberCell(place + 1, String(place + 1)),
       ...(shown.payload.roles.length ? [element("td", {}, roleNames(shown, cell))] : []),
     ),
   );
@@ -81,6 +81,11 @@ function roleNames({ payload }: Shown, cell: number): string {
   return rolesOf(payload, cell)
     .map(({ name, scores }) => `${name} ${(scores.get(cell) ?? 0).toFixed(2)}`)
     .join(", ");
+}
+
+/** A cell that is sorted by its number, whatever its text. */
+function numberCell(value: number, ...content: readonly (Node | string)[]): HTMLElement {
+  return element("td", { "data-value": String(value) }, ...content);
 }
 
 function table(caption: string, columns: readonly Node[], rows: readonly Node[]): HTMLElement {

@@ -1,7 +1,7 @@
 /** A head grid on a page, used by the JupyterLab renderer, the live widget and the HTML page. */
 
 import { cellsBetween } from "../grid/distribution";
-import { cellsOf, namesOf, placeOf, sameHeads } from "../grid/heads";
+import { cellsOf, namesOf, sameHeads } from "../grid/heads";
 import { type History, remembered } from "../grid/history";
 import type { Box } from "../grid/layout";
 import type { Part } from "../grid/parts";
@@ -12,8 +12,18 @@ import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
 import { largest } from "../grid/statistics";
 import { asTabs, tableRows } from "../grid/table";
-import { changed, firstView, keepView, ofPanel, partsOf, type Shown, shown, type View } from "../grid/view";
-import { heading, headLines, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
+import {
+  changed,
+  firstView,
+  keepView,
+  linesOf,
+  ofPanel,
+  partsOf,
+  type Shown,
+  shown,
+  type View,
+} from "../grid/view";
+import { heading, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
 import { dataTable } from "./data-table";
@@ -24,7 +34,7 @@ import { copy, type Form, recoloured, type SavedTheme, save } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
 import { restoreSorting, sortingOf } from "./sortable";
-import { type Pointed, Stage } from "./stage";
+import { type Described, type Pointed, Stage } from "./stage";
 import { styledRoot, WIDE } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
 import { Tooltip } from "./tooltip";
@@ -36,6 +46,10 @@ export interface GridEvents {
 
 const FORMS: readonly Form[] = ["png", "svg", "csv", "json"];
 const SAVED_THEMES: readonly SavedTheme[] = ["page", "light", "dark"];
+const KEYS =
+  "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
+  "Shift extends the selection, Control C copies it, Control Z undoes its last change. Escape closes the tooltip, " +
+  "and without one it clears the selection.";
 
 export class GridView {
   private readonly card = element("section", { class: "card" });
@@ -54,8 +68,10 @@ export class GridView {
     Save: element("div", { class: "drawer", role: "group", "aria-label": "Save" }),
   };
   private readonly body = element("div");
+  private readonly pictures = element("div", { class: "body" });
+  private readonly keys = element("div", { class: "unseen", id: "keys" }, KEYS);
   private readonly tooltip = new Tooltip(this.card);
-  private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }));
+  private readonly chooser = new Chooser((panel) => this.change({ panel, difference: null }), this.pictures);
   private readonly losses = new LossSlider((panel) => this.change({ panel, difference: null }));
   private readonly aside = new Aside({
     choose: (cell, adding) => this.choose([cell], adding),
@@ -94,7 +110,7 @@ export class GridView {
         pointed: (at) => this.explain(at),
         copied: () => this.copySelection(),
       },
-      (panel, cell) => this.describe(panel, cell),
+      (cell) => this.describe(cell),
     );
     this.assemble();
     this.unwatch = watchTheme(this.card, this.probe, () => this.onTheme());
@@ -163,14 +179,15 @@ export class GridView {
 
   private assemble(): void {
     const { Options: options, Table: table, Save: saving } = this.drawers;
-    const tools = element("div", { class: "tools", role: "toolbar", "aria-label": "Head grid" });
+    const tools = element("div", { class: "tools", role: "group", "aria-label": "Head grid" });
     for (const [name, drawer] of Object.entries(this.drawers)) tools.append(this.toggle(name, drawer));
     this.scroller.append(this.stage.node);
+    this.stage.node.setAttribute("aria-describedby", this.keys.id);
+    this.pictures.append(this.scroller, this.aside.node);
     this.body.append(
       element("header", {}, element("div", {}, this.title, this.subtitle), tools),
       ...[options, saving, this.warning, this.progress, this.losses.node, this.chooser.node],
-      element("div", { class: "body" }, this.scroller, this.aside.node),
-      ...[this.bar.node, table],
+      ...[this.pictures, this.keys, this.bar.node, table],
     );
     this.card.append(this.probe, this.problem, this.body, this.tooltip.node, this.status);
     show(this.body, false);
@@ -292,10 +309,7 @@ export class GridView {
     this.picture = this.stage.draw(this.shown, this.theme, width, this.selection);
     const { payload } = this.shown;
     const colours = partsOf(this.shown).map(scaleWords).join("; ");
-    const keys =
-      "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
-      "Shift extends the selection, Control C copies it, Control Z undoes its last change, Escape clears it.";
-    this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}. ${keys}`);
+    this.stage.node.setAttribute("aria-label", `${subtitle(payload)}. ${colours}.`);
   }
 
   private onResize(): void {
@@ -387,19 +401,17 @@ export class GridView {
     this.stage.highlight(cell);
     const { offsetWidth: width, offsetHeight: height } = entry;
     if (cell === null) this.tooltip.hide();
-    else
-      this.explainHead(
-        this.shown?.panels.indexOf(this.front()) ?? 0,
-        cell,
-        this.inCard({ x: 0, y: 0, width, height }, entry),
-      );
+    else this.explainHead(this.frontPlace(), cell, this.inCard({ x: 0, y: 0, width, height }, entry));
   }
 
-  private describe(panel: number, cell: number): string {
-    const found = this.shown?.panels[panel];
-    if (!found || !this.shown) return "";
-    const { payload } = ofPanel(this.shown, found);
-    return headLines(payload, found, placeOf(cell, payload)).join(", ");
+  /** What screen readers say of a cell, and the place of the panel that it is about. */
+  private describe(cell: number): Described {
+    const words = this.shown ? linesOf(this.shown, this.front(), cell).join(", ") : "";
+    return { panel: this.frontPlace(), words };
+  }
+
+  private frontPlace(): number {
+    return this.shown?.panels.indexOf(this.front()) ?? 0;
   }
 
   /** The panel whose values describe a selection: the change if one is shown, else the first panel. */

@@ -1,6 +1,6 @@
 /** Loss curves with the slider of the steps on them: dragging along a curve or the arrow keys choose a step. */
 
-import { coursesOf, stepOf } from "../grid/courses";
+import { coursesOf, panelAt, stepOf } from "../grid/courses";
 import { type LineChart, nearestStop } from "../grid/line-chart";
 import { hasLosses, lossChart, lossWords } from "../grid/loss-chart";
 import type { Payload } from "../grid/payload";
@@ -53,12 +53,8 @@ export class LossSlider {
   }
 
   private toPlace(place: number): void {
-    if (!this.payload) return;
-    const { steps, panel, courseOf } = coursesOf(this.payload);
-    const step = steps[Math.min(Math.max(place, 0), steps.length - 1)];
-    if (step !== undefined && step !== stepOf(this.payload, this.front)) {
-      this.choose(panel(courseOf(this.front), step));
-    }
+    const panel = this.payload && panelAt(this.payload, this.front, place);
+    if (panel !== null && place !== this.place) this.choose(panel);
   }
 
   private onDown(event: PointerEvent): void {

@@ -51,8 +51,8 @@ export class Options {
     difference: on ? this.pair() : null,
     pinned: null,
   }));
-  private readonly after = new PanelChoice("Minuend", () => this.chooseDifference());
-  private readonly before = new PanelChoice("Subtrahend", () => this.chooseDifference());
+  private readonly after = new PanelChoice("Panel", () => this.chooseDifference());
+  private readonly before = new PanelChoice("minus panel", () => this.chooseDifference());
   private readonly roleFields = new Map<string, HTMLInputElement>();
   private readonly roles = element("span", { role: "group", "aria-label": "Highlight heads by role" });
   private readonly both = element("span", {}, this.differs.node, this.after.node, "minus", this.before.node);

@@ -8,21 +8,24 @@ export interface Sorting {
   readonly direction: "ascending" | "descending";
 }
 
-/** Put a button into each column header of a table whose cells are numbers, except for its first column. */
+/** Put a button into the header of the first column and of each column of numbers, cells with a `data-value`. */
 export function makeSortable(table: HTMLTableElement): void {
   const headers = headersOf(table);
   const rows = [...(table.tBodies[0]?.rows ?? [])];
   headers.forEach((header, column) => {
+    if (column && rows.every((row) => Number.isNaN(numberIn(row.cells[column])))) return;
     const made = element("button", { type: "button", tabindex: column ? "-1" : "0" }, ...header.childNodes);
     made.addEventListener("click", () => sortBy(table, rows, next(sortingOf(table), column)));
     header.append(made);
   });
   table.tHead?.addEventListener("keydown", (event) => {
-    const from = headers.findIndex((header) => header.contains(event.target as Node));
-    const to = headers[from + ({ ArrowRight: 1, ArrowLeft: -1 }[event.key] ?? 0)];
-    if (!to || to === headers[from]) return;
+    const buttons = headers.flatMap((header) => header.querySelector("button") ?? []);
+    const from = buttons.indexOf(event.target as HTMLButtonElement);
+    const to = buttons[from + ({ ArrowRight: 1, ArrowLeft: -1 }[event.key] ?? 0)];
+    if (!to || to === buttons[from]) return;
     event.preventDefault();
-    focusable(headers, to).focus();
+    focusable(buttons, to);
+    to.focus();
   });
 }
 
@@ -49,15 +52,17 @@ function sortBy(table: HTMLTableElement, original: readonly HTMLTableRowElement[
   const header = headers[sorting.column];
   if (!header) return;
   header.setAttribute("aria-sort", sorting.direction);
-  focusable(headers, header);
-  const sign = sorting.direction === "ascending" ? 1 : -1;
-  const key = (row: HTMLTableRowElement) =>
-    sorting.column ? numberIn(row.cells[sorting.column]) : original.indexOf(row);
-  const keyed = original.map((row) => ({ row, key: key(row) }));
-  keyed.sort(
-    (a, b) => Number(Number.isNaN(a.key)) - Number(Number.isNaN(b.key)) || sign * (a.key - b.key) || 0,
-  );
-  table.tBodies[0]?.append(...keyed.map(({ row }) => row));
+  focusable([...(table.tHead?.querySelectorAll("button") ?? [])], header.querySelector("button"));
+  const keys = original.map((row, place) => (sorting.column ? numberIn(row.cells[sorting.column]) : place));
+  table.tBodies[0]?.append(...order(keys, sorting.direction).flatMap((place) => original[place] ?? []));
+}
+
+/** The places of the keys in sorted order; NaN is last in both directions, and equal keys keep their order. */
+export function order(keys: readonly number[], direction: Sorting["direction"]): number[] {
+  const sign = direction === "ascending" ? 1 : -1;
+  const keyed = keys.map((key, place) => ({ key, place, missing: Number(Number.isNaN(key)) }));
+  keyed.sort((a, b) => a.missing - b.missing || sign * (a.key - b.key) || 0);
+  return keyed.map(({ place }) => place);
 }
 
 /** A click on a column of numbers shows the largest first; the next click reverses the order. */
@@ -68,14 +73,11 @@ function next(current: Sorting | null, column: number): Sorting {
 }
 
 /** Make a column's button the only one that Tab reaches. */
-function focusable(headers: readonly HTMLElement[], chosen: HTMLElement): HTMLElement {
-  for (const header of headers)
-    header.querySelector("button")?.setAttribute("tabindex", header === chosen ? "0" : "-1");
-  return chosen.querySelector("button") ?? chosen;
+function focusable(buttons: readonly HTMLButtonElement[], chosen: HTMLButtonElement | null): void {
+  for (const button of buttons) button.tabIndex = button === chosen ? 0 : -1;
 }
 
-/** The number in a cell, or NaN if it has none. */
+/** The number of a cell, or NaN if it has none. */
 function numberIn(cell: HTMLTableCellElement | undefined): number {
-  const words = cell?.textContent?.replace("−", "-") ?? "";
-  return words ? Number(words) : Number.NaN;
+  return Number(cell?.dataset.value ?? Number.NaN);
 }

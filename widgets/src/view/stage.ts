@@ -29,6 +29,11 @@ export interface Pointed {
   readonly box: Box;
 }
 
+export interface Described {
+  readonly panel: number;
+  readonly words: string;
+}
+
 interface Drag {
   readonly from: Hit;
   readonly anchor: number | undefined;
@@ -60,7 +65,7 @@ export class Stage {
 
   constructor(
     private readonly events: StageEvents,
-    private readonly describe: (panel: number, cell: number) => string,
+    private readonly describe: (cell: number) => Described,
   ) {
     this.node.append(this.base, this.above, this.row);
     this.node.addEventListener("pointermove", (event) => this.onMove(event));
@@ -238,8 +243,9 @@ export class Stage {
     const [quiet, next] = this.spoken[0]?.textContent ? this.spoken : [...this.spoken].reverse();
     if (cursor === null || !layout || !next || !quiet) return;
     const { layer, head } = placeOf(cursor, layout);
-    const [left, top] = cellBox(layout, 0, cursor);
-    next.textContent = this.describe(0, cursor);
+    const { panel, words } = this.describe(cursor);
+    const [left, top] = cellBox(layout, panel, cursor);
+    next.textContent = words;
     quiet.textContent = "";
     next.setAttribute("aria-rowindex", String(layer + 1));
     next.setAttribute("aria-colindex", String(head + 1));
@@ -248,7 +254,7 @@ export class Stage {
     this.row.style.left = `${left}px`;
     this.row.style.top = `${top}px`;
     this.row.scrollIntoView({ block: "nearest", inline: "nearest" });
-    this.explain(this.at(0, cursor));
+    this.explain(this.at(panel, cursor));
   }
 
   private leave(): void {

@@ -1,14 +1,13 @@
 /** Tooltip of the head or part of the picture under the mouse; for a head with its values in the other panels. */
 
 import { coursesOf, stepOf } from "../grid/courses";
-import { placeOf } from "../grid/heads";
 import type { Box } from "../grid/layout";
 import { lineChart } from "../grid/line-chart";
 import type { Part } from "../grid/parts";
 import type { Panel, Payload } from "../grid/payload";
 import type { Theme } from "../grid/scene";
-import { ofPanel, type Shown } from "../grid/view";
-import { headLines, measured, number } from "../grid/words";
+import { linesOf, type Shown } from "../grid/view";
+import { measured, number } from "../grid/words";
 import { element, show } from "./dom";
 import { paintOn } from "./paint";
 import { placed, type Side } from "./placement";
@@ -41,9 +40,7 @@ export class Tooltip {
 
   /** Explain a cell of a panel; `box` is the cell in the card's own coordinates. */
   explain(whole: Payload, shown: Shown, panel: Panel, theme: Theme, cell: number, box: Box): void {
-    const lines = headLines(ofPanel(shown, panel).payload, panel, placeOf(cell, whole));
-    if (shown.panels.length > 1 && panel.title) lines.splice(1, 0, panel.title);
-    const content = [...rows(lines), ...elsewhere(whole, shown, panel, theme, cell)];
+    const content = [...rows(linesOf(shown, panel, cell)), ...elsewhere(whole, shown, panel, theme, cell)];
     this.open(`${panel.title} ${cell}`, content, box, BESIDE);
   }
 
@@ -72,9 +69,10 @@ export class Tooltip {
     show(this.node, false);
   }
 
-  /** Escape closes the tooltip wherever the focus is; the key keeps its other functions. */
+  /** Escape closes the tooltip wherever the focus is; outside the card the key keeps its other functions. */
   private readonly onKey = (event: KeyboardEvent): void => {
     if (event.key !== "Escape") return;
+    if (event.composedPath().includes(this.card)) event.stopPropagation();
     this.close();
     this.dismissed = this.subject;
   };
