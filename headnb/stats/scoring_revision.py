@@ -9,7 +9,7 @@ Raise `SCORING_REVISION` by one with every change that alters scores or tokens, 
 1. All scores written without the attribute.
 2. Rows with their own masks or positions, chat rows with tools, calls or reasoning, prompts that contain a
    beginning-of-sequence token, data sets with a transform; layers of zamba and of models with removed or reordered
-   layers; calls inside autocast. CHANGELOG.md lists each under "Fixed".
+   layers; calls inside autocast. CHANGELOG.md lists what is affected.
 """
 
 from __future__ import annotations
