@@ -212,7 +212,7 @@ def deletion_curve(
     heads = [[",".join(format_heads(removals.orders[which][:k])) for k in ks] for which in ("top", "bottom")]
     return DeletionCurve(
         rise=_intervals(losses["rise"], CHOICES, level),
-        difference=_intervals(losses["rise"], ("top", "bottom"), level, less="random"),
+        difference=_intervals(losses["rise"], ("top", "bottom"), level, minus="random"),
         losses=losses,
         heads=xr.DataArray(heads, {"choice": ["top", "bottom"], "k": ks}, ("choice", "k")),
         model=model_name(model),
@@ -291,10 +291,10 @@ def _orders(ranking: list[HeadIndex], draws: int, seed: int) -> dict[str, list[H
     return {"top": ranking, "bottom": ranking[::-1], **drawn}
 
 
-def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, less: str = "") -> xr.Dataset:
+def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, minus: str = "") -> xr.Dataset:
     """Means (replacement, choice, k) with intervals of rises (replacement, removal, k, sample).
 
-    If `less` names a choice, its rises are subtracted, paired by sample.
+    If `minus` names a choice, its rises are subtracted, paired by sample.
     """
 
     def of(choice: str) -> Array:
@@ -302,7 +302,7 @@ def _intervals(rise: xr.DataArray, choices: Sequence[str], level: float, less: s
         chosen = [name for name in rise["removal"].to_numpy() if str(name).split()[0] == choice]
         return rise.sel(removal=chosen).transpose("removal", "sample", "replacement", "k").to_numpy()
 
-    values = [of(choice) - of(less) if less else of(choice) for choice in choices]
+    values = [of(choice) - of(minus) if minus else of(choice) for choice in choices]
     ends = zip(*(crossed_intervals(each, level) for each in values), strict=True)
     dims = ("replacement", "choice", "k")
     coords = {"replacement": rise["replacement"].to_numpy(), "choice": list(choices), "k": rise["k"].to_numpy()}

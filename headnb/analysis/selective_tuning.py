@@ -49,28 +49,28 @@ class SelectiveTuning(AnalysisResult):
         """The evaluations: the trained task, and the other tasks if there are any."""
         return list(TESTS[: min(2, self.arrays.sizes["evaluated"])])
 
-    def change(self, way: str, test: str, less: str = "") -> Estimate:
-        """Change of the loss by fine-tuning in nats; with `less`, minus the change by that method.
+    def change(self, way: str, test: str, minus: str = "") -> Estimate:
+        """Change of the loss by fine-tuning in nats; with `minus`, minus the change by that method.
 
         Mean over trained tasks, and over the other tasks. The interval is over samples and training seeds, both paired.
 
         Args:
             way: the tuning method.
             test: "trained task" or "other tasks".
-            less: a tuning method to subtract.
+            minus: a tuning method to subtract.
 
         Raises:
             HeadnbError: a tuning method or the test is unknown.
         """
         for kind, name, known in (
             ("tuning method", way, self.ways),
-            ("tuning method", less or way, self.ways),
+            ("tuning method", minus or way, self.ways),
             ("test", test, self.tests),
         ):
             if name not in known:
                 raise unknown_name(kind, name, known)
         loss = self.arrays["loss"]
-        other = loss.sel(way=less, drop=True) if less else self.arrays["loss_before"]
+        other = loss.sel(way=minus, drop=True) if minus else self.arrays["loss_before"]
         values = loss.sel(way=way, drop=True) - other
         own = values["trained"] == values["evaluated"]
         return mean_over_trainings(values.where(own if test == TESTS[0] else ~own), LEVEL)

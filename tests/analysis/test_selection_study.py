@@ -123,7 +123,7 @@ def test_the_study_is_a_table_a_chart_and_plain_numbers() -> None:
     assert [plot.x.label for plot in two.plot().plots] == ["samples chosen"] * 2
     numbers = found.to_dict()
     assert len(numbers["precision"]) == 6
-    assert numbers["changes"][0]["less random"]["high"] < 0
+    assert numbers["changes"][0]["minus random"]["high"] < 0
     assert "pattern" in repr(found)
     assert "<table" in found._repr_html_()
     assert f"<b>{found.verdict}</b>" in html.unescape(found._repr_html_())

@@ -82,18 +82,18 @@ class SelectionStudy(AnalysisResult):
         """The selection methods of a training, in its order."""
         return [str(way) for way in self.arrays[_way_dim(training)].to_numpy()]
 
-    def precision_of(self, way: str, k: int, less: str = "") -> Estimate:
-        """Precision at k; with `less`, minus the precision of that method, paired by target."""
+    def precision_of(self, way: str, k: int, minus: str = "") -> Estimate:
+        """Precision at k; with `minus`, minus the precision of that method, paired by target."""
         precision = self.arrays["precision"]
-        if less:
-            one, other = (precision.sel(way=name, drop=True) for name in (way, less))
+        if minus:
+            one, other = (precision.sel(way=name, drop=True) for name in (way, minus))
             found = mean_over_targets((one - other).sel(k=k), LEVEL)
         else:
             found = self.precision.sel(way=way, k=k)
         value, low, high = (float(found[name]) for name in ("value", "low", "high"))
         return Estimate(value, low, high, LEVEL, precision.sizes["target"], value)
 
-    def change_of(self, way: str, k: int, less: str = "", of: str = "loss") -> Estimate:
+    def change_of(self, way: str, k: int, minus: str = "", of: str = "loss") -> Estimate:
         """Change of the target's loss in nats, or of its exact match, by fine-tuning on k chosen samples.
 
         The value is the mean over targets (with an exact match). The interval is over samples and training seeds, both
@@ -102,12 +102,12 @@ class SelectionStudy(AnalysisResult):
         Args:
             way: selection method.
             k: number of chosen samples.
-            less: another method: the difference from the values with it.
+            minus: another method: the difference from the values with it.
             of: one of `trainings`.
         """
         dim = _way_dim(of)
         after = self.arrays[of].sel(tuned_k=k, drop=True)
-        other = after.sel({dim: less}, drop=True) if less else self.arrays[f"{of.removeprefix('scarce_')}_before"]
+        other = after.sel({dim: minus}, drop=True) if minus else self.arrays[f"{of.removeprefix('scarce_')}_before"]
         values = (after.sel({dim: way}, drop=True) - other).rename(target="trained").dropna("trained", how="all")
         return mean_over_trainings(on_own_task(values), LEVEL)
 
@@ -128,8 +128,8 @@ class SelectionStudy(AnalysisResult):
         rows = {}
         for way in self.ways:
             row = {f"at {int(k)}": _format_share(self.precision_of(way, int(k))) for k in self.arrays["k"].to_numpy()}
-            for less in self._baselines(way):
-                row[f"minus {less}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, less))
+            for baseline in self._baselines(way):
+                row[f"minus {baseline}, at {self.most}"] = format_estimate(self.precision_of(way, self.most, baseline))
             rows[way] = row
         return pd.DataFrame.from_dict(rows, orient="index").fillna("–").rename_axis("method")
 
@@ -140,8 +140,8 @@ class SelectionStudy(AnalysisResult):
             {"trained on": TRAININGS[of][0], "change of": TRAININGS[of][1] + TRAININGS[of][2], "k": k, "method": way}
             | {"change": format_estimate(self.change_of(way, k, of=of))}
             | {
-                f"minus {less}": format_estimate(self.change_of(way, k, less, of))
-                for less in self._baselines(way, self.ways_of(of))
+                f"minus {baseline}": format_estimate(self.change_of(way, k, baseline, of))
+                for baseline in self._baselines(way, self.ways_of(of))
             }
             for of in self.trainings
             for k in self.tuned_ks
@@ -184,7 +184,10 @@ class SelectionStudy(AnalysisResult):
         """The numbers as plain JSON values (NaN as None)."""
         rows = [
             {"way": way, "k": int(k), **with_interval(self.precision_of(way, int(k)))}
-            | {f"less {less}": with_interval(self.precision_of(way, int(k), less)) for less in self._baselines(way)}
+            | {
+                f"minus {baseline}": with_interval(self.precision_of(way, int(k), baseline))
+                for baseline in self._baselines(way)
+            }
             for way in self.ways
             for k in self.arrays["k"].to_numpy()
         ]
@@ -192,8 +195,8 @@ class SelectionStudy(AnalysisResult):
             {"trained on": TRAININGS[of][0], "change of": TRAININGS[of][1], "way": way, "k": k}
             | with_interval(self.change_of(way, k, of=of))
             | {
-                f"less {less}": with_interval(self.change_of(way, k, less, of))
-                for less in self._baselines(way, self.ways_of(of))
+                f"minus {baseline}": with_interval(self.change_of(way, k, baseline, of))
+                for baseline in self._baselines(way, self.ways_of(of))
             }
             for of in self.trainings
             for way in self.ways_of(of)
@@ -221,11 +224,11 @@ class SelectionStudy(AnalysisResult):
             f"{f'; {rest}' if rest else ''}."
         )
         comparison = {1: "is higher than", -1: "is lower than", 0: "is not shown to differ from"}
-        for less in self._baselines(first):
-            found = self.precision_of(first, k, less)
+        for baseline in self._baselines(first):
+            found = self.precision_of(first, k, baseline)
             yield (
-                f"Paired by target, the precision of {first} {comparison[direction(found)]} that of {less} (difference "
-                f"{format_estimate(found)})."
+                f"Paired by target, the precision of {first} {comparison[direction(found)]} that of {baseline} "
+                f"(difference {format_estimate(found)})."
             )
 
     def _training_sentences(self, of: str) -> Iterator[str]:
@@ -237,10 +240,10 @@ class SelectionStudy(AnalysisResult):
             f"seed{'s' if seeds > 1 else ''})."
         )
         comparison = {1: "is higher than", -1: "is lower than", 0: "is not shown to differ from"}
-        for less in self._baselines(first, ways):
-            found = self.change_of(first, k, less, of)
+        for baseline in self._baselines(first, ways):
+            found = self.change_of(first, k, baseline, of)
             result, difference = comparison[direction(found)], format_estimate(found)
-            yield f"The resulting {quantity} {result} that with {less} (difference {difference}{units})."
+            yield f"The resulting {quantity} {result} that with {baseline} (difference {difference}{units})."
 
 
 def _way_dim(training: str) -> str:
