@@ -10,7 +10,10 @@ from headnb.accessor import PatternHeads, ScoresHeads
 from paths import ROOT
 
 PACKAGE = ROOT / "headnb"
-MODULES = {"__init__", "_background_imports", "_lazy_names", "_version", "call_checks", "errors", "head_names", "hub"}
+MODULES = {
+    *("__init__", "_background_imports", "_lazy_names", "_version", "atomic_files", "call_checks", "errors"),
+    *("head_names", "hub"),
+}
 PACKAGES = {
     *("accessor", "analysis", "cli", "display", "engine", "experiments", "explorer", "models"),
     *("notebook", "scoring", "stats", "storage", "suite", "tasks", "tuning"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from headnb import open_scores, score_heads
+from headnb.engine import losses
 from headnb.engine.batching import pack
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
@@ -163,7 +164,7 @@ def test_packed_rows_on_a_cpu_have_the_limit_of_other_methods(monkeypatch):
         sizes.append(sum(map(len, samples)))
         return pack(samples)
 
-    monkeypatch.setattr(gates, "pack", packed)
+    monkeypatch.setattr(losses, "pack", packed)
     score_heads(tiny_model(), None, task, method="gates", options={"steps": 1, "samples": 20})
     assert sizes == [11 * 90, 9 * 90] * 3  # three fits; at most 1024 tokens
 
