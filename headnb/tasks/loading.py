@@ -222,12 +222,13 @@ def load_at_most(
             raise HeadnbError(f"{argument} must be a name such as 'test' or 'main', not {value!r:.60}")
     if n is not None and n < 1:
         raise HeadnbError(f"n must be a whole number of samples, 1 or more, not {n!r}")
+    wanted = sources.Wanted(split, n, seed, fields, config)
     if isinstance(source, Task):
-        sources.refuse_config(config, type_name(source))
-        sources.refuse_split(split, type_name(source))
+        sources.refuse_config(wanted, type_name(source))
+        sources.refuse_split(wanted, type_name(source))
         rows = Rows(source.name, source.source, source.samples, source.ids)
     else:
-        rows = sources.find_rows(source, split, n, seed, fields, config)
+        rows = sources.find_rows(source, wanted)
     selected = list(itertools.islice(_samples(rows, n, seed, fields), n))
     return Task(
         name=name or rows.name,

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headnb import hub
 from headnb.errors import HeadnbError, one_line, unknown_name, warn_user
@@ -43,23 +43,30 @@ def is_known(name: str) -> bool:
     return name in registry.CARDS or name in procedural.procedural_cards()
 
 
-def find_rows(
-    source: object, split: str, n: int | None, seed: int, fields: Mapping[str, str] | None, config: str | None
-) -> Rows:
+class Wanted(NamedTuple):
+    """What to read of a source: the arguments of `load_task` of these names."""
+
+    split: str
+    n: int | None
+    seed: int
+    fields: Mapping[str, str] | None
+    config: str | None
+
+
+def find_rows(source: object, wanted: Wanted) -> Rows:
     """The rows of any source that `load_task` accepts, except a Task."""
     if isinstance(source, (str, Path)):
-        is_path = isinstance(source, Path)
-        return _rows_by_name(str(source), split, n, seed, fields, config, is_path=is_path)
-    refuse_config(config, type_name(source))
+        return _rows_by_name(str(source), wanted, is_path=isinstance(source, Path))
+    refuse_config(wanted, type_name(source))
     if type(source).__module__.partition(".")[0] == "datasets":
-        return _dataset(source, split, n, fields)
+        return _dataset(source, wanted)
     if harness.is_harness_task(source):
-        return harness.harness_rows(source, split, seed)
-    refuse_split(split, type_name(source))
+        return harness.harness_rows(source, wanted.split, wanted.seed)
+    refuse_split(wanted, type_name(source))
     if is_table(source):
-        return with_ids(table_rows(source), fields)
+        return with_ids(table_rows(source), wanted.fields)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
-        return with_ids(Rows("samples", "samples in memory", source, range(len(source))), fields)
+        return with_ids(Rows("samples", "samples in memory", source, range(len(source))), wanted.fields)
     hint = "; call its method collect() first" if hasattr(source, "collect") else ""
     raise HeadnbError(
         f"cannot load a task from {type_name(source)}; give the name of a task, a file (JSON Lines, JSON, CSV,"
@@ -67,45 +74,29 @@ def find_rows(
     )
 
 
-def _rows_by_name(
-    source: str,
-    split: str,
-    n: int | None,
-    seed: int,
-    fields: Mapping[str, str] | None,
-    config: str | None,
-    *,
-    is_path: bool,
-) -> Rows:
+def _rows_by_name(source: str, wanted: Wanted, *, is_path: bool) -> Rows:
     _check_name(source)
     if source.startswith(harness.PREFIX):
-        refuse_config(config, source)
-        return harness.harness_rows(source.removeprefix(harness.PREFIX), split, seed)
+        refuse_config(wanted, source)
+        return harness.harness_rows(source.removeprefix(harness.PREFIX), wanted.split, wanted.seed)
     path = hub.user_path(source)
-    if source in procedural.procedural_cards() and not path.exists():
-        refuse_config(config, source)
-        if fields is not None:
-            raise HeadnbError(f"fields names columns of rows, and {source} generates its samples; omit fields")
-    in_folder = _data_file(source, split)
-    is_name = config is None and is_known(source) and not (is_path and path.exists())
+    is_name = wanted.config is None and is_known(source) and not (is_path and path.exists())
     if is_name and path.exists():
         warn_user(f"{source!r} is the known task of that name; write './{source}' for the file or folder")
     if not is_name and (task_ending(path.name) or path.is_file()):
-        refuse_config(config, source)
-        refuse_split(split, source)
-        rows = read_file(path)
-    elif config is None and in_folder is not None and in_folder.is_file():
-        rows = dataclasses.replace(read_file(in_folder), name=source)
-    elif is_name and source in registry.CARDS:
-        return _registered(source, split, n, fields, in_folder)
-    elif config is not None or fields is not None or "/" in source or (path.is_dir() and not is_name):
-        if path.name in {"", ".."}:
-            path = path.resolve()
-        where, name = (str(path), path.name) if path.is_dir() else (source, source)
-        rows = _from_hub(where, name, split, config)
-    else:
-        return _procedural(source, split, n or ENDLESS_SAMPLES, seed)
-    return with_ids(rows, fields)
+        refuse_config(wanted, source)
+        refuse_split(wanted, source)
+        return with_ids(read_file(path), wanted.fields)
+    in_folder = _data_file(source, wanted.split)
+    if wanted.config is None and in_folder is not None and in_folder.is_file():
+        return with_ids(dataclasses.replace(read_file(in_folder), name=source), wanted.fields)
+    if is_name and source in registry.CARDS:
+        return _registered(source, wanted, in_folder)
+    if source in procedural.procedural_cards() and (is_name or not path.exists()):
+        return _procedural(source, wanted)
+    if wanted.config is not None or wanted.fields is not None or "/" in source or path.is_dir():
+        return _from_hub(source, path, wanted)
+    raise unknown_name("task", source, [*registry.CARDS, *procedural.procedural_cards()])
 
 
 def _check_name(source: str) -> None:
@@ -115,16 +106,18 @@ def _check_name(source: str) -> None:
         raise HeadnbError(f"{one_line(source, 100)} is a URL, which is not read as data; download it and give the file")
 
 
-def refuse_config(config: str | None, source: str) -> None:
+def refuse_config(wanted: Wanted, source: str) -> None:
     """Raise HeadnbError if a configuration is given for a source that has none."""
-    if config is not None:
+    if wanted.config is not None:
         raise HeadnbError(f"config applies to data sets of the hub and folders, not to {source}")
 
 
-def refuse_split(split: str, source: str) -> None:
+def refuse_split(wanted: Wanted, source: str) -> None:
     """Raise HeadnbError if another split than train or test is given for a source without splits."""
-    if split not in {"train", "test"}:
-        raise HeadnbError(f"{source} has no splits, so it has no split {split!r:.60}; omit split to take all samples")
+    if wanted.split not in {"train", "test"}:
+        raise HeadnbError(
+            f"{source} has no splits, so it has no split {wanted.split!r:.60}; omit split to take all samples"
+        )
 
 
 def _data_file(source: str, split: str) -> Path | None:
@@ -133,37 +126,35 @@ def _data_file(source: str, split: str) -> Path | None:
     return hub.user_path(Path(folder) / f"{source}.{split}.jsonl") if folder and "/" not in source else None
 
 
-def _registered(
-    source: str, split: str, n: int | None, fields: Mapping[str, str] | None, in_folder: Path | None
-) -> Rows:
+def _registered(source: str, wanted: Wanted, in_folder: Path | None) -> Rows:
     try:
-        rows = _from_card(source, registry.CARDS[source], split, n)
+        rows = _from_card(source, registry.CARDS[source], wanted)
     except HeadnbError as error:
         if in_folder is None:
             raise
         raise HeadnbError(f"{error}; {DATA_FOLDER} has no {in_folder.name} either") from error
-    return rows if fields is None else with_ids(dataclasses.replace(rows, template=None), fields)
+    return rows if wanted.fields is None else with_ids(dataclasses.replace(rows, template=None), wanted.fields)
 
 
-def _dataset(source: Any, split: str, n: int | None, fields: Mapping[str, str] | None) -> Rows:
+def _dataset(source: Any, wanted: Wanted) -> Rows:
     """Rows of a `datasets.Dataset` or an `IterableDataset`, or of one split of several."""
     if isinstance(source, Mapping):
-        if split not in source:
-            raise HeadnbError(f"the data set has no split {split!r}; it has {', '.join(map(repr, source))}")
-        source = source[split]
+        if wanted.split not in source:
+            raise HeadnbError(f"the data set has no split {wanted.split!r}; it has {', '.join(map(repr, source))}")
+        source = source[wanted.split]
     else:
-        refuse_split(split, type_name(source))
+        refuse_split(wanted, type_name(source))
     if not hasattr(source, "info"):
         raise HeadnbError(f"cannot load a task from {type_name(source)} of a data set; give the whole data set")
     if not hasattr(source, "__len__"):
-        return with_ids(_stream(source, n or ENDLESS_SAMPLES), fields)
+        return with_ids(_stream(source, wanted.n or ENDLESS_SAMPLES), wanted.fields)
     format_ = source.format
     form = "custom" if format_["type"] == "custom" else "arrow"
     if form == "arrow":  # plain Python values of the columns that the user selected
         source = source.with_format(None, None if format_["output_all_columns"] else format_["columns"])
     name = source.info.dataset_name or "dataset"
     rows = Rows(name, f"data set {name}", source, range(len(source)), form=form, narrow=_narrow(source))
-    return with_ids(rows, fields)
+    return with_ids(rows, wanted.fields)
 
 
 def _stream(source: Any, n: int) -> Rows:
@@ -180,25 +171,30 @@ def _narrow(source: Any) -> dict[str, Any]:
     return {} if features is None else narrow_floats(features.arrow_schema)
 
 
-def _from_hub(source: str, name: str, split: str, config: str | None = None) -> Rows:
-    rows = load_dataset(source, split=split, name=config)
-    part = split if config is None else f"{config}, {split}"
-    return Rows(name, f"{source} ({part})", rows, range(len(rows)), form="arrow", narrow=_narrow(rows))
+def _from_hub(source: str, path: Path, wanted: Wanted) -> Rows:
+    """Rows of a data set in a folder or on the hub."""
+    if path.name in {"", ".."}:
+        path = path.resolve()
+    where, name = (str(path), path.name) if path.is_dir() else (source, source)
+    rows = load_dataset(where, split=wanted.split, name=wanted.config)
+    part = wanted.split if wanted.config is None else f"{wanted.config}, {wanted.split}"
+    read = Rows(name, f"{where} ({part})", rows, range(len(rows)), form="arrow", narrow=_narrow(rows))
+    return with_ids(read, wanted.fields)
 
 
-def _from_card(name: str, card: TaskCard, split: str, n: int | None) -> Rows:
+def _from_card(name: str, card: TaskCard, wanted: Wanted) -> Rows:
     """Rows of a registered task, with their row numbers in the data set as ids."""
-    source_split = _source_split(name, card, split)
+    source_split = _source_split(name, card, wanted.split)
     if card.url is None:
-        stream = card.large and n is not None
+        stream = card.large and wanted.n is not None
         rows = load_dataset(card.origin, name=card.config, split=source_split, stream=stream)
     else:
         rows = read_file(hub.download(card.url)).rows
     ids: Sequence[int] = range(len(rows))
-    if card.held_out and split in {"train", "test"}:
-        ids = [i for i in ids if (i % 10 == 9) == (split == "test")]
+    if card.held_out and wanted.split in {"train", "test"}:
+        ids = [i for i in ids if (i % 10 == 9) == (wanted.split == "test")]
         rows = [rows[i] for i in ids]
-    return Rows(name, f"{card.origin} ({split})", rows, ids, template=card.template)
+    return Rows(name, f"{card.origin} ({wanted.split})", rows, ids, template=card.template)
 
 
 def _source_split(name: str, card: TaskCard, split: str) -> str:
@@ -208,11 +204,11 @@ def _source_split(name: str, card: TaskCard, split: str) -> str:
     return source_split
 
 
-def _procedural(name: str, split: str, n: int, seed: int) -> Rows:
-    known = procedural.procedural_cards()
-    if name not in known:
-        raise unknown_name("task", name, [*registry.CARDS, *known])
-    split = _source_split(name, known[name], split)
-    pairs = procedural.question_answers(name, split, n, seed)
+def _procedural(name: str, wanted: Wanted) -> Rows:
+    refuse_config(wanted, name)
+    if wanted.fields is not None:
+        raise HeadnbError(f"fields names columns of rows, and {name} generates its samples; omit fields")
+    n, split = wanted.n or ENDLESS_SAMPLES, _source_split(name, procedural.procedural_cards()[name], wanted.split)
+    pairs = procedural.question_answers(name, split, n, wanted.seed)
     rows = [registry.question_answer(question, answer) for question, answer in pairs]
-    return Rows(name, f"reasoning-gym ({split}, seed {seed})", rows, range(n))
+    return Rows(name, f"reasoning-gym ({split}, seed {wanted.seed})", rows, range(n))
