@@ -24,7 +24,7 @@ from .scoring.registry import methods as methods
 from .scoring.roles import head_roles as head_roles
 from .scoring.run import score_heads as score_heads
 from .scoring.several_tasks import score_tasks as score_tasks
-from .stats.patterns import compare as compare
+from .stats.paired import compare as compare
 from .stats.rank_differences import rank_difference as rank_difference
 from .storage.method_results import MethodResults as MethodResults
 from .storage.reading import open_scores as open_scores

@@ -100,19 +100,19 @@ class ScoresHeads(SavingMethods):
         Raises:
             HeadnbError: not scores of samples, layers or heads differ, or a common id belongs to different samples.
         """
-        from headnb.stats import jackknife, patterns  # noqa: PLC0415
+        from headnb.stats import jackknife, paired, patterns  # noqa: PLC0415
         from headnb.stats.score_statistics import samples_of  # noqa: PLC0415
 
         patterns.sample_levels(other)
         same_task = self._dataset.attrs.get("task") == other.attrs.get("task")
         ids, other_ids = (scores.indexes.get("sample", []) for scores in (self._dataset, other))
-        paired = same_task and not set(ids).isdisjoint(other_ids)
-        if paired:
-            one, two = (flat(levels.values) for levels in patterns.paired_levels(self._dataset, other))
+        same_samples = same_task and not set(ids).isdisjoint(other_ids)
+        if same_samples:
+            one, two = (flat(levels.values) for levels in paired.paired_levels(self._dataset, other))
         else:
             one, two = samples_of(self._dataset), samples_of(other)
-            patterns.check_same_heads(self._dataset, other)
-        return jackknife.correlation(one, two, paired=paired, level=level, seed=seed)
+            paired.check_same_heads(self._dataset, other)
+        return jackknife.correlation(one, two, paired=same_samples, level=level, seed=seed)
 
     @check_arguments
     def top(self, k: int = 10, level: float = 0.95, seed: int = 0) -> pd.DataFrame:

@@ -26,7 +26,8 @@ from headnb.scoring.registry import find_method
 from headnb.scoring.registry import methods as known_methods
 from headnb.scoring.run import score_heads
 from headnb.stats.jackknife import rank_correlation
-from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels
+from headnb.stats.paired import check_comparable, common_samples
+from headnb.stats.patterns import HEADS, sample_levels
 from headnb.stats.reliability import components
 from headnb.stats.rounding import interval_text
 from headnb.tasks.loading import Task, load_task

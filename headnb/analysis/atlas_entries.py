@@ -17,7 +17,8 @@ import xarray as xr
 from headnb.errors import HeadnbError, one_line
 from headnb.stats.estimates import Estimate
 from headnb.stats.jackknife import correlation
-from headnb.stats.patterns import HEADS, MEAN_UNITS, paired_levels, relative_to_mean_head, sample_levels
+from headnb.stats.paired import paired_levels
+from headnb.stats.patterns import HEADS, MEAN_UNITS, relative_to_mean_head, sample_levels
 from headnb.stats.reliability import Evidence, components
 from headnb.stats.results import is_result, require_scores
 from headnb.stats.scoring_revision import REVISION

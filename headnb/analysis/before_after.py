@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from headnb.errors import HeadnbError
-from headnb.stats import patterns
+from headnb.stats import paired, patterns
 from headnb.stats.patterns import HEADS
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _stages_from_patterns(before: Iterable[xr.DataArray], after: Iterable[xr.Dat
     before, after = ([_with_head_numbers(pattern, name) for pattern in stage] for stage in (before, after))
     first = after[0]
     for other in [*after[1:], *before]:
-        patterns.check_same_heads(first.to_dataset(name="x"), other.to_dataset(name="x"))
+        paired.check_same_heads(first.to_dataset(name="x"), other.to_dataset(name="x"))
     rows = [np.array([pattern.values.reshape(1, -1) for pattern in stage], np.float64) for stage in (before, after)]
     kinds = {str(pattern.attrs.get("kind", "level")) for pattern in before or after}
     return Stages(
@@ -178,7 +178,7 @@ def _stages_from_scores(runs: Sequence[tuple[xr.Dataset, xr.Dataset]]) -> Stages
         for stage, scores in zip(("before", "after"), pair, strict=True)
     }
     levels = [patterns.sample_levels(scores) for scores in named.values()]
-    ids = patterns.common_samples(named)
+    ids = paired.common_samples(named)
     levels = [one.sel(sample=ids).transpose("sample", *HEADS) for one in levels]
     before, after = (np.stack([one.values.reshape(len(ids), -1) for one in levels[stage::2]]) for stage in (0, 1))
     first = runs[0][0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headnb.stats import patterns, significance
+from headnb.stats import paired, patterns, significance
 from headnb.stats.reliability import change_evidence
 from headnb.stats.results import as_result
 from headnb.stats.run_variance import crossed_means
@@ -49,7 +49,7 @@ def changed_heads(
         scale_free: first divide each stage of each run by its pattern's mean over heads, as `compare` does.
     """
     if len(after) == 1:
-        return patterns.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
+        return paired.compare(*pairs[0], alpha=alpha, seed=seed, scale_free=scale_free)
     evidence = change_evidence(before, after, scale_free=scale_free)
     if scale_free:
         before, after = (
@@ -67,7 +67,7 @@ def changed_heads(
         "q_value": q,
         "significant": q < alpha,
     }
-    change = patterns.labelled_change(columns, *pairs[0], evidence, alpha, scale_free=scale_free)
+    change = paired.labelled_change(columns, *pairs[0], evidence, alpha, scale_free=scale_free)
     labelled = change.assign_attrs(
         run_to_sample=means.run_to_sample,
         run_noise_df=means.d0,

@@ -23,7 +23,8 @@ from headnb.analysis.json_values import as_records, to_json_value
 from headnb.analysis.result import AnalysisResult, signed_text
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS, check_comparable, common_samples, sample_levels, scale_free_values
+from headnb.stats.paired import check_comparable, common_samples
+from headnb.stats.patterns import HEADS, sample_levels, scale_free_values
 from headnb.stats.results import check_levels, is_signed
 from headnb.stats.rounding import interval_text
 from headnb.stats.significance import crossed_intervals

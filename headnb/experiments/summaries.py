@@ -12,7 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]  # xarray brings it
 from headnb.analysis.composition.verdict import UNCENTRED
 from headnb.analysis.trajectories import SHARP
 from headnb.experiments.findings import measured_runs
-from headnb.stats.patterns import compare
+from headnb.stats.paired import compare
 from headnb.stats.rounding import fixed
 from headnb.stats.score_statistics import CONCENTRATION, samples_of
 

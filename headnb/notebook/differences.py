@@ -34,7 +34,7 @@ def change_between(
         HeadnbError: as for the two functions, or `scale_free` with two tasks.
     """
     from headnb.display.grid import HeadGrid  # noqa: PLC0415
-    from headnb.stats.patterns import compare  # noqa: PLC0415
+    from headnb.stats.paired import compare  # noqa: PLC0415
     from headnb.stats.rank_differences import rank_difference, rank_title  # noqa: PLC0415
 
     if before.attrs.get("task") != after.attrs.get("task"):

@@ -8,7 +8,8 @@ import xarray as xr
 
 from headnb.call_checks import check_arguments
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import HEADS, check_same_heads, normalized, pattern
+from headnb.stats.paired import check_same_heads
+from headnb.stats.patterns import HEADS, normalized, pattern
 from headnb.stats.results import as_result, is_result
 from headnb.stats.scoring_revision import check_same_revision
 

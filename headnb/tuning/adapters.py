@@ -13,7 +13,7 @@ from headnb.models.locks import model_lock
 from headnb.models.restore import restore_model
 from headnb.scoring.progress_bars import scored, with_progress_bar
 from headnb.scoring.run import score_heads
-from headnb.stats.patterns import compare
+from headnb.stats.paired import compare
 from headnb.tasks.loading import Task, load_task
 
 if TYPE_CHECKING:

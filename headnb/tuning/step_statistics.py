@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from headnb.stats.patterns import HEADS, evidence, paired_levels
+from headnb.stats.paired import paired_levels
+from headnb.stats.patterns import HEADS, evidence
 from headnb.stats.reliability import Evidence, change_evidence
 from headnb.stats.significance import paired_tests
 

@@ -14,7 +14,7 @@ from headnb.display.grid_text import panel_matrix, shown_panels
 from headnb.display.payload import payload
 from headnb.display.payload_parser import parse_payload, read_payload
 from headnb.errors import HeadnbError
-from headnb.stats.patterns import compare
+from headnb.stats.paired import compare
 
 from synthetic_results import SCHEMA, comparison, pattern, random_pattern, scores
 
