@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -345,6 +346,10 @@ def test_a_local_cluster_listens_on_loopback_only_and_uses_tls() -> None:
         }
         assert listening == {"127.0.0.1"}
         assert client.scheduler.address.startswith("tls://")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # distributed warns that a port of its own is in use
+            with execution._cluster(None, 1):
+                pass
 
 
 @pytest.mark.long
