@@ -37,6 +37,7 @@ def _read(name: str) -> Any:
 SCHEMA: dict[str, Any] = _read("pattern.schema.json")
 VERSION: int = SCHEMA["properties"]["version"]["const"]
 KINDS: tuple[str, ...] = (*SCHEMA["properties"]["kind"]["enum"],)
+VALUE = "value"  # kind of plain numbers without known meaning; drawn as levels or signed values
 MAX_TEXT_LENGTH: int = SCHEMA["$defs"]["text"]["maxLength"]
 MAX_SIDE: int = SCHEMA["properties"]["layers"]["maximum"]
 DRAWING: Drawing = _read("drawing.json")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from headnb.display.constants import VALUE
 from headnb.display.grid_text import numbers, panel_matrix
-from headnb.display.payload import VALUE
 from headnb.stats.reliability import Evidence
 from headnb.stats.results import as_result
 
