@@ -1,4 +1,4 @@
-"""Plan of the tracked steps and samples, from the measured cost of scoring and of training.
+"""Tracked steps and samples: as given, or planned from the measured cost of scoring and of training.
 
 Before the first update, one batch of each tracked task is scored and one training step runs forward and backward; both
 are thrown away. The plan is the last of these that fits the budget: before and after the training with 8 to 32 samples;
@@ -8,11 +8,13 @@ then up to 11 tracked steps; then more samples. All tracked steps have the same 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from headnb.engine.hooks import input_device
@@ -136,6 +138,25 @@ def plan_tracking(
 def subsample(task: Task, samples: int, seed: int = 0) -> Task:
     """A random subset of a task; the task itself if it has no more samples. A larger subset contains a smaller one."""
     return task if len(task) <= samples else load_task(task, n=samples, seed=seed)
+
+
+def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
+    """Function from a step to whether it is tracked. The caller always tracks the last step.
+
+    Args:
+        every: a number of steps between two tracked steps (step 0 is tracked), or the tracked steps.
+
+    Raises:
+        HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
+    """
+    if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
+        return lambda step: bool(step % every == 0)
+    steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
+    if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
+        raise HeadnbError(
+            f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
+        )
+    return steps.__contains__
 
 
 def measure_costs(

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
 
 from headnb.call_checks import check_arguments
 from headnb.engine.hooks import find_heads
-from headnb.engine.model_contexts import frozen
 from headnb.engine.tokenization import encode_task
 from headnb.errors import HeadnbError, unknown_name, warn_user
 from headnb.models.checks import context_length, model_name
@@ -30,7 +26,8 @@ from headnb.models.restore import restore_random_state
 from headnb.scoring.registry import find_method, online_methods
 from headnb.scoring.run import score_heads
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
-from headnb.tuning.budget import check_counts, measure_costs, plan_tracking, subsample
+from headnb.tuning.budget import check_counts, measure_costs, plan_tracking, schedule, subsample
+from headnb.tuning.model_in_training import is_sharded, scoring_mode
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
@@ -39,7 +36,7 @@ from headnb.tuning.trackers import TrackerLog, step_numbers
 from headnb.tuning.trainer import TrainerCallback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import xarray as xr
     from torch import nn
@@ -180,7 +177,7 @@ class HeadScoreCallback(TrainerCallback):
         model = given["model"]
         self._tokenizer = self._tokenizer or given.get("processing_class")
         self._start_study(model, state, Path(args.output_dir or ".") / FOLDER)
-        if _is_sharded(model):
+        if is_sharded(model):
             self._movement = None
             if self.tasks:
                 raise HeadnbError(
@@ -191,7 +188,7 @@ class HeadScoreCallback(TrainerCallback):
             self._record_weights(model)
         if self._budget is not None:
             self._make_plan(model, args, state, given.get("train_dataloader"))
-        with restore_random_state() if _is_sharded(model) else _scoring_mode(model):
+        with restore_random_state() if is_sharded(model) else scoring_mode(model):
             layout = find_heads(model)
         self._batches = TrainingBatches(model, layout, self._reduce)
         self.collected.attrs = {**self._provenance(model), "kv_heads": layout.kv_heads, **self.attrs}
@@ -267,7 +264,7 @@ class HeadScoreCallback(TrainerCallback):
 
     def _record_weights(self, model: nn.Module) -> None:
         if self._with_movement:
-            with _scoring_mode(model):
+            with scoring_mode(model):
                 layout = find_heads(model)  # type: ignore[arg-type]
             self._movement = Movement(model, layout)  # outside the context, which clears the requires_grad flags
 
@@ -339,7 +336,7 @@ class HeadScoreCallback(TrainerCallback):
 
     def _track(self, model: nn.Module, state: TrainerState, control: TrainerControl) -> None:
         scores, step = {}, state.global_step
-        with _scoring_mode(model):
+        with scoring_mode(model):
             for name, task in self.tasks.items():
                 watch = self.on_scored and partial(self.on_scored, state, name)
                 decoder: Any = model
@@ -400,43 +397,3 @@ class HeadScoreCallback(TrainerCallback):
 def train_losses(state: TrainerState) -> dict[int, float]:
     """Update -> training loss, from the log of a trainer's state."""
     return {int(log["step"]): log["loss"] for log in state.log_history if "loss" in log}
-
-
-@contextmanager
-def _scoring_mode(model: Any) -> Iterator[None]:
-    """Context for scoring: evaluation mode, no parameter gradients, no trainer autocast; restores the random state."""
-    wrapped = vars(model).get("forward")
-    try:
-        if "_original_forward" in vars(model):  # set by accelerate in mixed precision
-            model.forward = vars(model)["_original_forward"]
-        with restore_random_state(), frozen(model):
-            yield
-    finally:
-        if wrapped is not None:
-            model.forward = wrapped
-
-
-def _is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP distributes each weight over the processes."""
-    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules()) or any(
-        isinstance(weight, DTensor) for weight in model.parameters()
-    )
-
-
-def schedule(every: int | Iterable[int]) -> Callable[[int], bool]:
-    """Function from a step to whether it is tracked. The caller always tracks the last step.
-
-    Args:
-        every: a number of steps between two tracked steps (step 0 is tracked), or the tracked steps.
-
-    Raises:
-        HeadnbError: `every` is neither a whole number of at least 1 nor a list of steps of at least 0.
-    """
-    if isinstance(every, (int, np.integer)) and not isinstance(every, bool) and every >= 1:
-        return lambda step: bool(step % every == 0)
-    steps = set(every) if isinstance(every, Iterable) and not isinstance(every, (str, bytes)) else {-1}
-    if not all(isinstance(step, (int, np.integer)) and step >= 0 for step in steps):
-        raise HeadnbError(
-            f"every must be a number of steps, or a list of steps such as [0, 1, 2, 5, 10], not {every!r:.60}"
-        )
-    return steps.__contains__

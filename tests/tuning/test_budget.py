@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from headnb.errors import HeadnbError
-from headnb.tuning.budget import MIN_SAMPLES, Costs, TrackingPlan, plan_tracking
-from headnb.tuning.tracking import schedule
+from headnb.tuning.budget import MIN_SAMPLES, Costs, TrackingPlan, plan_tracking, schedule
 
 from short_trainings import same_values, values_of
 from tiny import tiny_model, tiny_tokenizer

@@ -11,9 +11,9 @@ import pytest
 import torch
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
+from headnb.tuning.budget import schedule
 from headnb.tuning.movement import Movement
 from headnb.tuning.options import defaults
-from headnb.tuning.tracking import schedule
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
