@@ -159,6 +159,16 @@ def test_two_runs_are_not_decidable():
     assert decision.reasons == ("fewer than 3 training runs of target (2), a (2), b (2), c (2), d (2), e (2)",)
 
 
+@pytest.mark.parametrize(("exact_match", "hopeless"), [((0.04, 0.6), True), ((0.6, float("nan")), False), ((), False)])
+def test_a_run_whose_target_is_not_solved_shows_that_more_runs_cannot_give_a_verdict(exact_match, hopeless):
+    few = dataclasses.replace(
+        simulated("composed", runs=2), family=dataclasses.replace(FAMILY, least_match=0.5), exact_match=exact_match
+    )
+    decision = decide(few, replicates=1)
+    assert decision.verdict == "not decidable"
+    assert ("0.04 in one of its runs" in decision.sentence) is hopeless
+
+
 def test_tasks_that_are_not_learnt_are_not_decidable():
     decision = decide(simulated("composed", learnt=False), replicates=REPLICATES)
     assert decision.verdict == "not decidable"

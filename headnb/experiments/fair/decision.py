@@ -128,7 +128,8 @@ def decide(study: Study, *, level: float = LEVEL, replicates: int = 40) -> Decis
         replicates: simulated studies for the spike.
     """
     if reasons := _missing(study):
-        return Decision("not decidable", tuple(reasons), {"runs": _runs(study)}, level)
+        known = {"runs": _runs(study), "exact match": list(study.exact_match)}
+        return Decision("not decidable", tuple(reasons), known, level)
     evidence = study.evidence(level=level)
     change, beyond = evidence.change, evidence.beyond_format
     if change is None or beyond is None or change.excess is None:
@@ -249,7 +250,14 @@ def _mean_over_seeds(values: Sequence[float], level: float) -> SeedMean:
 def _missing(study: Study) -> list[str]:
     """What the design requires and the study does not have, in sentences; empty if nothing is missing."""
     few = [f"{task} ({runs})" for task, runs in _runs(study).items() if runs < MIN_RUNS]
-    return [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"] if few else []
+    reasons = [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"] if few else []
+    least = min(filter(math.isfinite, study.exact_match), default=math.inf)
+    if reasons and least < study.family.least_match:
+        reasons.append(
+            f"the exact match on {study.family.target} is {least:.2f} in one of its runs and the rule needs "
+            f"{study.family.least_match:g} in every run, so more runs cannot give a verdict"
+        )
+    return reasons
 
 
 def _runs(study: Study) -> dict[str, int]:
