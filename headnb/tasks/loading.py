@@ -131,7 +131,7 @@ def subset(task: Task, indices: Iterable[int]) -> Task:
 
 
 def known_tasks() -> dict[str, TaskCard]:
-    """Name -> card of every task in the registry; the procedural tasks of reasoning-gym come last."""
+    """Name -> card of every task in the registry; the procedural tasks come last."""
     return {**registry.CARDS, **procedural.procedural_cards()}
 
 

@@ -28,7 +28,7 @@ class TaskCard:
     Attributes:
         group: math, code, logic, language, reasoning or instructions.
         description: one line of text for display.
-        origin: the hub id of the data set, or reasoning-gym.
+        origin: the hub id of the data set, or for generated samples reasoning-gym or headnb.
         licence: licence of the samples, as stated by their authors.
         config: the data set's configuration, if it has several.
         splits: the data set's splits that have answers.
@@ -53,7 +53,7 @@ class TaskCard:
 
     @property
     def procedural(self) -> bool:
-        """Whether samples are generated (by reasoning-gym) instead of loaded."""
+        """Whether samples are generated instead of loaded."""
         return self.template is None
 
     @property

@@ -208,7 +208,8 @@ def _procedural(name: str, wanted: Wanted) -> Rows:
     refuse_config(wanted, name)
     if wanted.fields is not None:
         raise HeadnbError(f"fields names columns of rows, and {name} generates its samples; omit fields")
-    n, split = wanted.n or ENDLESS_SAMPLES, _source_split(name, procedural.procedural_cards()[name], wanted.split)
+    card = procedural.procedural_cards()[name]
+    n, split = wanted.n or ENDLESS_SAMPLES, _source_split(name, card, wanted.split)
     pairs = procedural.question_answers(name, split, n, wanted.seed)
     rows = [registry.question_answer(question, answer) for question, answer in pairs]
-    return Rows(name, f"reasoning-gym ({split}, seed {wanted.seed})", rows, range(n))
+    return Rows(name, f"{card.origin} ({split}, seed {wanted.seed})", rows, range(n))

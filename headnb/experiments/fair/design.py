@@ -42,6 +42,15 @@ PRIMARY = Family(
 PROCEDURAL = Family("lcm", ("gcd", "products"), ("leg_counting", "syllogism"), least_match=0.5)
 SMALL = replace(PRIMARY, others=("boolq", "svamp", "arc_easy"))
 
+WORDS = Family(
+    "last_word_in_capitals",
+    ("last_word", "capital_letters"),
+    ("word_count", "longest_word"),
+    positive="last_word+capital_letters",
+    negative="word_count",
+    least_match=0.5,
+)
+
 
 @dataclass(frozen=True)
 class Design:
@@ -75,5 +84,6 @@ DESIGNS = {
     for design in (
         Design("fair", (PRIMARY, PROCEDURAL), 120, (20, 40, 80, 120, 200, 400)),
         Design("fair_small", (SMALL,), 40, (10, 20, 40, 80, 160)),
+        Design("fair_words", (WORDS,), 40, (10, 20, 40, 80, 160)),
     )
 }
