@@ -159,14 +159,22 @@ def test_two_runs_are_not_decidable():
     assert decision.reasons == ("fewer than 3 training runs of target (2), a (2), b (2), c (2), d (2), e (2)",)
 
 
-@pytest.mark.parametrize(("exact_match", "hopeless"), [((0.04, 0.6), True), ((0.6, float("nan")), False), ((), False)])
-def test_a_run_whose_target_is_not_solved_shows_that_more_runs_cannot_give_a_verdict(exact_match, hopeless):
+@pytest.mark.parametrize(("exact_match", "failed"), [((0.04, 0.6), True), ((0.6, float("nan")), False), ((), False)])
+def test_a_run_whose_target_is_not_solved_shows_that_more_runs_cannot_give_a_verdict(exact_match, failed):
     few = dataclasses.replace(
         simulated("composed", runs=2), family=dataclasses.replace(FAMILY, least_match=0.5), exact_match=exact_match
     )
     decision = decide(few, replicates=1)
     assert decision.verdict == "not decidable"
-    assert ("0.04 in one of its runs" in decision.sentence) is hopeless
+    expected = "In a finished run the exact match on target is 0.04, below 0.5, so more runs cannot give a verdict."
+    assert (expected in decision.sentence) is failed
+
+
+def test_a_run_that_did_not_learn_shows_that_more_runs_cannot_give_a_verdict():
+    decision = decide(simulated("composed", runs=2, learnt=False), replicates=1)
+    assert decision.verdict == "not decidable"
+    assert decision.reasons[1].startswith("in a finished run the loss of ")
+    assert decision.reasons[1].endswith("after training on shuffled answers, so more runs cannot give a verdict")
 
 
 def test_tasks_that_are_not_learnt_are_not_decidable():

@@ -248,16 +248,20 @@ def _mean_over_seeds(values: Sequence[float], level: float) -> SeedMean:
 
 
 def _missing(study: Study) -> list[str]:
-    """What the design requires and the study does not have, in sentences; empty if nothing is missing."""
+    """What the design requires and the study does not have, in sentences; empty if nothing is missing.
+
+    Runs that exist may fail a condition that every run must meet. More runs cannot change that, and it is said too.
+    """
     few = [f"{task} ({runs})" for task, runs in _runs(study).items() if runs < MIN_RUNS]
-    reasons = [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"] if few else []
-    least = min(filter(math.isfinite, study.exact_match), default=math.inf)
-    if reasons and least < study.family.least_match:
-        reasons.append(
-            f"the exact match on {study.family.target} is {least:.2f} in one of its runs and the rule needs "
-            f"{study.family.least_match:g} in every run, so more runs cannot give a verdict"
-        )
-    return reasons
+    if not few:
+        return []
+    reasons = [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"]
+    failed, target = [], study.family.target
+    if unlearnt := _not_learnt(study):
+        failed.append(f"the loss of {', '.join(unlearnt)} is not lower than after training on shuffled answers")
+    if (least := min(filter(math.isfinite, study.exact_match), default=math.inf)) < study.family.least_match:
+        failed.append(f"the exact match on {target} is {least:.2f}, below {study.family.least_match:g}")
+    return [*reasons, *(f"in a finished run {reason}, so more runs cannot give a verdict" for reason in failed)]
 
 
 def _runs(study: Study) -> dict[str, int]:
@@ -274,8 +278,9 @@ def _not_learnt(study: Study) -> list[str]:
             raise HeadnbError("the scores have no losses")
         return [float(after["loss"].to_numpy().mean()) for _, after in pairs]
 
-    own, shuffled = ({task: losses(of[task]) for task in study.family.tasks} for of in (study.own, study.shuffled))
-    return [task for task in own if not all(a < b for a, b in zip(own[task], shuffled[task], strict=True))]
+    tasks = [task for task, runs in _runs(study).items() if runs]
+    own, shuffled = ({task: losses(of[task]) for task in tasks} for of in (study.own, study.shuffled))
+    return [task for task in tasks if not all(a < b for a, b in zip(own[task], shuffled[task], strict=True))]
 
 
 def _spike_found(study: Study, level: float, replicates: int) -> float:
