@@ -22,4 +22,5 @@ def echo(text: object, *, err: bool = False, fg: str | None = None) -> None:
     """Print lines that may contain untrusted text to stdout or stderr, coloured in a terminal."""
     stream = sys.stderr if err else sys.stdout
     lines = "\n".join(printable(line) for line in str(text).split("\n"))
-    stream.write((typer.style(lines, fg=fg) if fg and stream.isatty() else lines) + "\n")  # one write: threads report
+    shown = typer.style(lines, fg=fg) if fg and stream.isatty() else lines
+    stream.write(f"{shown}\n")  # print writes text and newline separately, which mixes lines of two threads

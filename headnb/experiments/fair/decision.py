@@ -255,13 +255,15 @@ def _missing(study: Study) -> list[str]:
     few = [f"{task} ({runs})" for task, runs in _runs(study).items() if runs < MIN_RUNS]
     if not few:
         return []
-    reasons = [f"fewer than {MIN_RUNS} training runs of {', '.join(few)}"]
     failed, target = [], study.family.target
     if unlearnt := _not_learnt(study):
         failed.append(f"the loss of {', '.join(unlearnt)} is not lower than after training on shuffled answers")
     if (least := min(filter(math.isfinite, study.exact_match), default=math.inf)) < study.family.least_match:
         failed.append(f"the exact match on {target} is {least:.2f}, below {study.family.least_match:g}")
-    return [*reasons, *(f"in a finished run {reason}, so more runs cannot give a verdict" for reason in failed)]
+    return [
+        f"fewer than {MIN_RUNS} training runs of {', '.join(few)}",
+        *(f"in a finished run {reason}, so more runs cannot give a verdict" for reason in failed),
+    ]
 
 
 def _runs(study: Study) -> dict[str, int]:
