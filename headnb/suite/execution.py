@@ -113,7 +113,8 @@ def _cluster(scheduler: str | None, workers: int) -> Iterator[tuple[Client, tupl
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # the HTTP server runs without a dashboard too
+            # Any free port for the HTTP server, which runs without a dashboard too: port 8787 may be in use.
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
             security=True,  # a scheduler runs any code it receives, so other users of this machine must not connect
             memory_limit=0,
             preload=["headnb.suite.worker"],

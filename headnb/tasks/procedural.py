@@ -30,7 +30,7 @@ BUNDLED_VERSION = "0.1.25"  # of reasoning-gym, which made them
 
 @functools.cache
 def procedural_cards() -> dict[str, TaskCard]:
-    """A card for every word task, and of every task of reasoning-gym with answers, also if that is not installed."""
+    """A card for every word task and every task of reasoning-gym with answers; reasoning-gym need not be installed."""
     tasks = json.loads(TASKS.read_text(encoding="utf-8"))
     of_words = {
         name: TaskCard("language", task.description, "headnb", "Apache-2.0") for name, task in words.WORD_TASKS.items()
