@@ -178,6 +178,13 @@ BUDGET = Option(
     kind=float,
     metavar="SHARE",
 )
+ANSWERS = Option(
+    "answers",
+    "Generate this number of answers for each tracked task at every tracked step, and compare them with the expected "
+    "ones; 0: none.",
+    0,
+    int,
+)
 TRACK = Option(
     "track",
     "Score this task during training; may be given several times. Default: the test split of TASK.",
@@ -212,6 +219,6 @@ COMPARING = (ALPHA, SCALE_FREE)  # arguments of `compare`
 ABLATION = (FACTOR, CONTROLS, ENCODING, SEED, BATCH_TOKENS, MAX_LENGTH)  # arguments of `ablate`
 ABLATING = (FACTOR, CONTROLS, TOKENS, *SAMPLING, ENCODING, BATCH_TOKENS, MAX_LENGTH)
 SCORE = (*SAMPLING, *SETTINGS, *WORK[1:], *LOADING)
-STEPPING = (STEPS, EVERY, BUDGET, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME, REPORT_TO)
+STEPPING = (STEPS, EVERY, BUDGET, ANSWERS, BATCH_SIZE, LEARNING_RATE, ONLINE, RESUME, REPORT_TO)
 TUNING = (SEED, METHOD, ENCODING, MAX_LENGTH, *STEPPING)  # arguments of `finetune`
 TUNING_MODEL = (REVISION, DEVICE, DTYPE)  # arguments of `load_model` for a fine-tuning, which makes the adapter

@@ -43,6 +43,7 @@ from headnb.tuning.options import (
     warn_of_router_loss,
 )
 from headnb.tuning.run_folder import BASE, began_with_other_weights, open_folder, training_settings
+from headnb.tuning.tracked_answers import ANSWER_TOKENS
 from headnb.tuning.tracked_tasks import tracked_tasks
 from headnb.tuning.tracking import HeadScoreCallback
 from headnb.tuning.training import TuningRun
@@ -94,6 +95,8 @@ def finetune(
     max_length: int | None = None,
     encoding: EncodingName = "official",
     method: str = "activation",
+    answers: int = 0,
+    max_new_tokens: int = ANSWER_TOKENS,
     peft_config: PeftConfig | None = None,
     heads: str | Iterable[str] | None = None,
     on_progress: Callable[[TuningProgress], None] | None = None,
@@ -134,6 +137,9 @@ def finetune(
             answer tokens are left out. `study.attrs` counts both: `train_truncated` and `train_left_out`.
         encoding: as for `score_heads`.
         method: score method of the tracked tasks, one of `methods()`.
+        answers: at every tracked step, generate answers to so many samples of each tracked task and compare them with
+            the expected ones (`evaluate`), for `study["exact_match"]`. `budget` does not contain the time for this.
+        max_new_tokens: maximum number of generated tokens of one answer.
         peft_config: the adapter. Default: LoRA of rank 16 on all linear layers.
         heads: train only these heads: "L3H5,L7H1", or the result of `choose_heads`. The trained slices are those of the
             query and output projections, and those of key/value heads whose query heads are all selected. With
@@ -173,7 +179,8 @@ def finetune(
     tracked = _tracked_tasks(task, track, held_out, train, seed, max(samples or 0, TRACKED_SAMPLES))
     budget = BUDGET if budget is None and every is None and tracked else budget
     counts: dict[str, Any] = {"every": every, "samples": samples, "budget": budget}
-    callback = HeadScoreCallback(tracked, tokenizer=tokenizer, online=online, **counts, **scoring)
+    asked: dict[str, Any] = {"answers": answers, "max_new_tokens": max_new_tokens}
+    callback = HeadScoreCallback(tracked, tokenizer=tokenizer, online=online, **counts, **asked, **scoring)
     encoded = checked_task(model, tokenizer, train, encoding=encoding, max_length=max_length).encoded
 
     settings.check_packing()
@@ -263,7 +270,7 @@ class _Settings:
         tracked = {name: task.fingerprint() for name, task in callback.tasks.items()}
         with model_lock(self.model):  # another run may have added adapters to the model
             base = weights_fingerprint(self.model)
-        about = {REVISION: SCORING_REVISION, **scoring, "tracked": tracked}
+        about = {REVISION: SCORING_REVISION, **scoring, **callback.answers.settings, "tracked": tracked}
         return callback.attrs | about | training_settings(adapters, self.trainer) | {BASE: base}
 
     def trainer_arguments(self, encoded: EncodedTask, folder: Path, every: object, *, keep: bool) -> dict[str, Any]:

@@ -40,10 +40,10 @@ class FineTuned:
             level over the task's samples. `change`, `change_low`, `change_high`, `change_q_value`: its difference from
             the first step, with its interval and q-value, as `headnb.compare` computes them from the paired samples.
             `level_evidence`, `change_evidence` (step, task, evidence): reliability of both, and what would raise it.
-            `eval_loss` (step, task): mean loss of these samples. `movement` (step,
-            layer): relative L2 distance of the parameters from step 0. `samples_seen`, `tokens_seen` (step): training
-            samples and tokens so far. `train_loss` (update). `online_level` (update, layer, head): mean level over the
-            training batch.
+            `eval_loss` (step, task): mean loss of these samples. `exact_match` (step, task), with `answers`: fraction
+            of the compared answers that match. `movement` (step, layer): relative L2 distance of the parameters from
+            step 0. `samples_seen`, `tokens_seen` (step): training samples and tokens so far. `train_loss` (update).
+            `online_level` (update, layer, head): mean level over the training batch.
         scores: task -> Dataset of scores (step, sample, layer, head), with the same samples at each step.
         online_scores: scores of the training batches (sample, layer, head), with the update as `step`; None without
             online scoring.

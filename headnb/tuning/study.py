@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headnb.storage.zarr_columns import Attribute
 
 STUDY = "study.nc"
+EXACT_MATCH = "exact_match"
 MAX_FOLDER_NAME = 255  # characters; file systems allow no more
 FOLDER = "head_scores"  # folder of a study in a trainer's output_dir
 _SAMPLE_VARIABLES = ("answer_tokens", "batch_answer_tokens", "fingerprint")  # equal at every step
@@ -184,6 +185,9 @@ class Study:
             variables["level"] = (("step", "task", "layer", "head"), np.array(levels))
             variables["eval_loss"] = (("step", "task"), losses)
             coords |= {"task": tasks, "head": levels[0][0]["head"].values}
+            if any(EXACT_MATCH in scores for step in tracked for scores in step.scores.values()):
+                matches = [[_mean_match(step.scores[task]) for task in tasks] for step in tracked]
+                variables[EXACT_MATCH] = (("step", "task"), matches)
         study = xr.Dataset(variables, coords=coords)
         return study.merge(self._changes(tasks)) if tasks else study
 
@@ -260,6 +264,11 @@ def _study_of(folder: Path, stored: xr.Dataset) -> Study:
     return study
 
 
+def _mean_match(scores: xr.Dataset) -> float:
+    """Fraction of the compared answers that match; NaN without any."""
+    return float(scores[EXACT_MATCH].mean()) if EXACT_MATCH in scores else np.nan
+
+
 def _step_of(path: Path) -> int:
     return int(path.stem.partition("-")[2])
 
@@ -275,7 +284,7 @@ def _score_path(task: str, step: int) -> Path:
 def _stack_steps(scores: Iterable[tuple[int, xr.Dataset]]) -> xr.Dataset:
     """Scores of the same samples at several steps, (step, sample, layer, head)."""
     steps, parts = zip(*scores, strict=True)
-    changing = [part[["score", "loss"]] for part in parts]
+    changing = [part[[name for name in ("score", "loss", EXACT_MATCH) if name in part]] for part in parts]
     stacked: xr.Dataset = xr.concat(
         changing, xr.DataArray(list(steps), dims="step", name="step"), combine_attrs="override"
     )

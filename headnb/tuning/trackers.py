@@ -103,6 +103,8 @@ def _numbers_of_task(at_step: xr.Dataset, first: xr.Dataset) -> dict[str, Any]:
         "reliability": at_step["level_evidence"].sel(evidence="reliability"),
         "change": abs(change).mean() / abs(first["level"]).mean(),
     }
+    if "exact_match" in at_step:
+        numbers["exact_match"] = at_step["exact_match"]
     if level.attrs["kind"] == "level":
         numbers["gini"] = descriptive.gini(level.to_numpy().ravel())
     if change.notnull().any():  # changes of one sample have no test

@@ -31,6 +31,7 @@ from headnb.tuning.model_in_training import is_sharded, scoring_mode
 from headnb.tuning.movement import Movement
 from headnb.tuning.online import TrainingBatches
 from headnb.tuning.study import FOLDER, STUDY, Study, TrackedStep, read_study
+from headnb.tuning.tracked_answers import ANSWER_TOKENS, TrackedAnswers
 from headnb.tuning.tracked_tasks import tasks_of_study, tracked_tasks
 from headnb.tuning.trackers import TrackerLog, step_numbers
 from headnb.tuning.trainer import TrainerCallback
@@ -85,6 +86,9 @@ class HeadScoreCallback(TrainerCallback):
         batch_tokens: as for `score_heads`.
         max_length: as for `score_heads`.
         encoding: as for `score_heads`.
+        answers: at every tracked step, generate answers to so many samples of each task and compare them, for
+            `exact_match` in the study. `budget` does not contain the time for this.
+        max_new_tokens: maximum number of generated tokens of one answer.
         movement: measure the relative parameter distance from step 0. For full tuning this keeps a copy of the
             parameters in main memory.
         on_tracked: called with the step number after each tracked step.
@@ -110,6 +114,8 @@ class HeadScoreCallback(TrainerCallback):
         batch_tokens: int = 4096,
         max_length: int | None = None,
         encoding: EncodingName = "official",
+        answers: int = 0,
+        max_new_tokens: int = ANSWER_TOKENS,
         movement: bool = True,
         on_tracked: Callable[[int], None] | None = None,
         log: Callable[[dict[str, float]], None] | None = None,
@@ -141,6 +147,7 @@ class HeadScoreCallback(TrainerCallback):
             "max_length": max_length,
             "encoding": encoding,
         }
+        self.answers = TrackedAnswers(answers, max_new_tokens)
         self._with_movement = movement
         self._on_tracked = on_tracked
         self.collected = Study()
@@ -340,7 +347,8 @@ class HeadScoreCallback(TrainerCallback):
             for name, task in self.tasks.items():
                 watch = self.on_scored and partial(self.on_scored, state, name)
                 decoder: Any = model
-                scores[name] = score_heads(decoder, self._tokenizer, task, **self._scoring, on_progress=watch)
+                found = score_heads(decoder, self._tokenizer, task, **self._scoring, on_progress=watch)
+                scores[name] = self.answers.add_to(found, decoder, self._tokenizer, task, self._scoring["encoding"])
         assert self._batches is not None  # noqa: S101  the training is running
         layers = len(self._batches.layout.heads)
         movement = np.full(layers, np.nan) if self._movement is None else self._movement.measure()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from headnb.engine.hooks import find_heads
 from headnb.errors import HeadnbError
+from headnb.tasks.loading import subset
 from headnb.tuning.budget import schedule
 from headnb.tuning.movement import Movement
 from headnb.tuning.options import defaults
@@ -57,7 +58,7 @@ def test_tracking_changes_no_bit_of_the_training(adapters: bool, tmp_path: Path)
     runs = []
     for tracked in (False, True):
         model, steps = tiny_model(attention_dropout=0.2), Steps()
-        callbacks = [headnb.HeadScoreCallback([SUMS, SURE], every=1, online=True)] if tracked else []
+        callbacks = [headnb.HeadScoreCallback([SUMS, SURE], every=1, online=True, answers=2)] if tracked else []
         arguments = {"gradient_accumulation_steps": 2, "gradient_checkpointing": True, "max_steps": 4}
         folder = tmp_path / str(tracked)
         trainer = sft_trainer(model, folder, *callbacks, steps, peft_config=lora() if adapters else None, **arguments)
@@ -88,6 +89,31 @@ def test_tracked_scores_are_those_of_the_weights_of_that_step(adapters: bool, tm
         np.testing.assert_allclose(study.level.sel(step=step, task="b"), level)
         assert study.eval_loss.sel(step=step, task="b") == pytest.approx(float(expected.loss.mean()))
     assert study.level.attrs["kind"] == "level"
+
+
+def test_tracked_exact_match_is_that_of_the_weights_of_that_step(tmp_path: Path) -> None:
+    """Every answer of the training data begins with "It", which the tiny model learns first."""
+    begun = headnb.load_task([(prompt, "It") for prompt, _ in PAIRS[:6]], name="begun")
+    shown = {"answers": 4, "max_new_tokens": len(tiny_tokenizer()("It", add_special_tokens=False)["input_ids"])}
+    model, steps, callback = tiny_model(), Steps(), headnb.HeadScoreCallback(begun, every=2, **shown)
+    trainer = sft_trainer(model, tmp_path, callback, steps, max_steps=12, learning_rate=0.01)
+    trainer.train()
+    study, matches = callback.study, callback.scores["begun"]["exact_match"]
+    assert matches.notnull().sum("sample").values.tolist() == [4] * study.sizes["step"]
+    first = subset(begun, range(4))
+    for step in (2, 12):
+        trainer.model.load_state_dict(steps.after[step])
+        expected = headnb.evaluate(trainer.model, tiny_tokenizer(), first, max_new_tokens=shown["max_new_tokens"])
+        assert matches.sel(step=step)[:4].values.tolist() == expected["exact_match"].values.tolist()
+        assert study["exact_match"].sel(step=step).item() == float(expected["accuracy"])
+    assert study["exact_match"][0].item() < study["exact_match"][-1].item()
+    assert headnb.open_study(tmp_path / "head_scores").study["exact_match"].equals(study["exact_match"])
+
+
+@pytest.mark.parametrize(("numbers", "message"), [({"answers": -1}, "answers"), ({"max_new_tokens": 0}, "max_new")])
+def test_numbers_of_answers_below_their_least_value_are_refused(numbers: dict[str, int], message: str) -> None:
+    with pytest.raises(HeadnbError, match=message):
+        headnb.HeadScoreCallback(SUMS, **numbers)
 
 
 def test_samples_and_tokens_seen_are_those_of_the_batches_also_when_packed(tmp_path: Path) -> None:
