@@ -18,10 +18,19 @@ from headnb.errors import HeadnbError
 from headnb.experiments.fair import __main__ as fair
 from headnb.experiments.fair import study as fair_study
 from headnb.experiments.fair.decision import ABSENT, Study, decide, decide_rapid, holm
-from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
+from headnb.experiments.fair.descriptive import concentration_rows, specificity_of, tuning_agreements
 from headnb.experiments.fair.design import DESIGNS, Family
 from headnb.experiments.fair.figures import composition_chart
-from headnb.experiments.fair.results import Compact, FairResults, compact_scores, grouped, half_times, read_long
+from headnb.experiments.fair.results import (
+    LONG,
+    Compact,
+    FairResults,
+    compact_scores,
+    grouped,
+    half_times,
+    read_long,
+    read_tracked,
+)
 from headnb.experiments.fair.samples import BETWEEN, FairSamples
 from headnb.experiments.fair.study import FairStudy
 from headnb.experiments.folder import Run
@@ -60,6 +69,8 @@ SETTINGS = {
     "rate_task": "adding",
     "answers": 0,
     "save_every": 1,
+    "tunings": ["lora"],
+    "full_rate": 5e-5,
 }
 
 
@@ -424,6 +435,56 @@ def test_a_training_without_tracked_samples_and_other_tasks_has_the_scores_of_it
     np.testing.assert_allclose(small.compact.after("own", "adding", 0)["score"].mean("sample"), expected, rtol=1e-3)
 
 
+def test_long_trainings_of_both_kinds_keep_what_was_tracked_and_are_not_repeated(fair_run, monkeypatch):
+    design = dataclasses.replace(DESIGNS["fair"], prefixes=(2, 3))
+    monkeypatch.setitem(fair_study.DESIGNS, "fair", design)
+    study = dataclasses.replace(fair_run, tunings=["lora", "full"], answers=4)
+    monkeypatch.setattr(FairStudy, "learning_rate", lambda self: 1e-3)
+    monkeypatch.setattr(FairStudy, "_compares_answers", lambda self, task: True)  # also those of an unknown task
+    study.train_long("adding", 0)
+    results, kinds = study.compact, ("lora", "full")
+    for tuning in kinds:
+        tracked = read_tracked(results, "adding", 0, tuning)
+        assert tracked["step"] == [0, 1, 2, 3]
+        assert len(tracked["exact_match"]) == 4
+        assert tracked["loss"][-1] < tracked["loss"][0]
+        assert [row["length"] for row in read_long(results, "adding", 0, tuning)] == [2, 3]
+    lora, full = (results.long_levels(tuning, "adding", 0) for tuning in kinds)
+    scored = headnb.load_task(study.samples.scored("adding"), n=8, seed=0)
+    before = grouped(headnb.score_heads(tiny_model(), tiny_tokenizer(), scored), 8)["score"]
+    for levels in (lora, full):  # full fine-tuning began with the base model's weights too
+        np.testing.assert_allclose(levels[0], before, rtol=1e-3, atol=1e-6)
+    assert not np.allclose(lora[-1], full[-1], rtol=1e-3)
+    monkeypatch.setattr(FairStudy, "_finetune", None)
+    study.train_long("adding", 0)
+    with pytest.raises(HeadnbError, match="unknown kind of tuning 'qlora'; did you mean 'lora'"):
+        dataclasses.replace(study, tunings=["qlora"]).train_long("adding", 0)
+
+
+def test_agreement_of_two_kinds_of_tuning_is_the_correlation_of_their_true_changes(tmp_path):
+    """Changes with a correlation of 0.6 between the kinds and 1 within, under noise of samples that runs share."""
+    rng, results, shape = np.random.default_rng(0), FairResults(tmp_path), (30, 9)
+    first, second = np.linalg.qr(rng.normal(size=(270, 3)) - np.eye(1, 3))[0].T[:2]
+    first, second = (direction - direction.mean() for direction in (first, second))
+    of_kind = {"lora": first, "full": 0.6 * first + 0.8 * second}
+    shared = rng.normal(scale=0.02, size=(8, *shape))
+    for kind, direction in of_kind.items():
+        for seed in range(2):
+            change = direction.reshape(shape) + rng.normal(scale=0.02, size=(8, *shape))
+            levels = 1 + shared + np.array([np.zeros((8, *shape)), change])
+            written = Compact({"level": levels, "scale": np.array(1.0)})
+            results.write(LONG[kind], "sums", seed, written)
+            write_json(results.path(LONG[kind], "sums", seed), {"prefixes": [], "tracked": {"step": [0, 40]}})
+    (found,) = tuning_agreements(results, "sums")
+    assert found.step == 40
+    assert (len(found.lora), len(found.full), len(found.across)) == (1, 1, 4)
+    truth = np.corrcoef(of_kind["lora"], of_kind["full"])[0, 1]
+    np.testing.assert_allclose(found.across, truth, atol=0.06)
+    np.testing.assert_allclose([*found.lora, *found.full], 1, atol=0.06)
+    of_means = [results.long_levels(kind, "sums", 0)[1].mean(axis=0).ravel() for kind in ("lora", "full")]
+    assert np.corrcoef(*of_means)[0, 1] < truth + 0.05
+
+
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_profile_of_a_design_trains_its_tasks(name):
     """The suite's profile and the rule that judges its results name the same tasks and trainings."""
@@ -463,7 +524,7 @@ def test_notebooks_write_compact_results_and_do_not_repeat_them(tasks, tmp_path)
 
     assert run(tmp_path / "one") == ["fair seed 0 adding", "fair seed 0 taking", "fair_timing seed 0 adding"]
     written = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
-    assert len(written) == 8  # the rate; before, own and shuffled of two tasks; one long training
+    assert len(written) == 9  # the rate; before, own and shuffled of two tasks; two files of one long training
     run(tmp_path / "another")
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert not list((tmp_path / "another").rglob("*.zarr"))

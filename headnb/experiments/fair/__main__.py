@@ -7,11 +7,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from headnb.experiments.fair.decision import Study, decide_rapid, holm
+from headnb.experiments.fair.decision import Rapid, Study, decide_rapid, holm
 from headnb.experiments.fair.design import DESIGNS, Design
 from headnb.experiments.fair.figures import write_figures
 from headnb.experiments.fair.report import results_page
-from headnb.experiments.fair.results import FairResults, read_long
+from headnb.experiments.fair.results import LONG, FairResults, Tuning, read_long
 from headnb.experiments.fair.study import reduce_run
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json
@@ -31,15 +31,23 @@ def judge(folder: Path, design: Design, page: Path | None = None, replicates: in
     results.check_steps(design.steps)
     decisions = holm([Study.of(results, family) for family in design.families], replicates)
     target = design.families[0].target
-    rapid = decide_rapid([read_long(results, target, seed) for seed in results.seeds("long", target)], design.prefixes)
+    rapid: dict[Tuning, Rapid] = {
+        tuning: decide_rapid(
+            [read_long(results, target, seed, tuning) for seed in results.seeds(kind, target)], design.prefixes
+        )
+        for tuning, kind in LONG.items()
+    }
     of_family = {family.target: asdict(one) for family, one in zip(design.families, decisions, strict=True)}
     about = {"command": f"python -m headnb.experiments.fair judge --design {design.name}"}
-    path = write_json(folder / "judgement.json", {**about, "composition": of_family, "rapid": asdict(rapid)})
+    verdicts = {**about, "composition": of_family, "rapid": asdict(rapid["lora"])}
+    if rapid["full"].seeds:
+        verdicts["rapid with full fine-tuning"] = asdict(rapid["full"])
+    path = write_json(folder / "judgement.json", verdicts)
     if page is not None:
         pictures = write_figures(page.parent / "pictures", results, design, decisions)
         figures = {question: f"pictures/{path.name}" for question, path in pictures.items()}
         page.write_text(results_page(results, design, decisions, rapid, figures), encoding="utf-8")
-    counted = f"Rapid change: {rapid.verdict} ({rapid.seeds} long trainings)."
+    counted = f"Rapid change: {rapid['lora'].verdict} ({rapid['lora'].seeds} long trainings)."
     lines = [f"{family.target}: {one.sentence}" for family, one in zip(design.families, decisions, strict=True)]
     return "\n".join([*lines, counted, f"Numbers: {path}"])
 

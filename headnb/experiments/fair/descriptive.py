@@ -1,4 +1,4 @@
-"""Descriptive results of the fair experiment (docs/experiment.md, section 5): concentration and specificity.
+"""Descriptive results of the fair experiment (docs/experiment.md): concentration, specificity, and kinds of tuning.
 
 They have no verdict. Models are scored on the first `BESIDE_SAMPLES` scored samples of every other task, so specificity
 compares all patterns on these samples. Their compact results have two groups each, too few for a noise correction or an
@@ -7,13 +7,15 @@ interval of the relative change; the permutation tests are over training runs.
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import xarray as xr
 
 from headnb.analysis.task_selectivity import selectivity
 from headnb.analysis.task_specificity import MIN_TASKS, specificity
-from headnb.experiments.fair.results import BESIDE_GROUPS, GROUPS, KINDS, grouped
+from headnb.experiments.fair.results import BESIDE_GROUPS, GROUPS, KINDS, LONG, grouped, read_tracked
+from headnb.stats.jackknife import correlation
 from headnb.stats.rounding import interval_text
 from headnb.stats.significance import t_intervals
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headnb.analysis.task_specificity import Specificity
-    from headnb.experiments.fair.results import FairResults
+    from headnb.experiments.fair.results import FairResults, Tuning
+    from headnb.stats.descriptive import Array
 
 BESIDE_SAMPLES = 24  # `n_beside` of the profile `fair`
 
@@ -101,6 +104,59 @@ def specificity_of(results: FairResults, tasks: Sequence[str]) -> Specificity | 
             for task in trained
         },
     )
+
+
+class TuningAgreement(NamedTuple):
+    """Agreement of the changes at one step of long trainings of a task, as noise-corrected correlations over heads."""
+
+    step: int
+    lora: list[float]
+    """Every pair of two LoRA trainings."""
+    full: list[float]
+    """Every pair of two full fine-tunings."""
+    across: list[float]
+    """Every pair of a LoRA training and a full fine-tuning."""
+
+
+def tuning_agreements(results: FairResults, task: str) -> list[TuningAgreement]:
+    """Agreement of LoRA and full fine-tuning at every tracked step after the first; empty without both kinds.
+
+    The change is that of the scale-free pattern since the first step. All trainings are scored on the same samples.
+    """
+    changes: dict[Tuning, list[Array]] = {
+        tuning: [
+            _scale_free_change(levels)
+            for seed in results.seeds(LONG[tuning], task)
+            if (levels := results.long_levels(tuning, task, seed)) is not None
+        ]
+        for tuning in LONG
+    }
+    if not all(changes.values()):
+        return []
+    steps = read_tracked(results, task, results.seeds(LONG["full"], task)[0], "full")["step"]
+
+    def agreement(pair: Sequence[Array], index: int) -> float:
+        one, other = (change[index] for change in pair)
+        return correlation(one, other, paired=True).value
+
+    return [
+        TuningAgreement(
+            int(step),
+            [agreement(pair, index) for pair in combinations(changes["lora"], 2)],
+            [agreement(pair, index) for pair in combinations(changes["full"], 2)],
+            [agreement(pair, index) for pair in product(changes["lora"], changes["full"])],
+        )
+        for index, step in enumerate(steps)
+        if index
+    ]
+
+
+def _scale_free_change(levels: Array) -> Array:
+    """(step, group, layer, head) levels -> (step, group, heads) change since the first step."""
+    pattern = levels.reshape(*levels.shape[:2], -1)
+    pattern = pattern / pattern.mean(axis=-1, keepdims=True)
+    change: Array = pattern - pattern[0]
+    return change
 
 
 def _concentration(before: xr.Dataset, after: xr.Dataset | list[xr.Dataset]) -> xr.Dataset:

@@ -50,6 +50,7 @@ WORDS = Family(
     negative="word_count",
     least_match=0.5,
 )
+EARLY = replace(WORDS, others=("chain_sum", "basic_arithmetic", "longest_word"), negative="chain_sum", least_match=0.0)
 
 
 @dataclass(frozen=True)
@@ -85,5 +86,6 @@ DESIGNS = {
         Design("fair", (PRIMARY, PROCEDURAL), 120, (20, 40, 80, 120, 200, 400)),
         Design("fair_small", (SMALL,), 40, (10, 20, 40, 80, 160)),
         Design("fair_words", (WORDS,), 40, (10, 20, 40, 80, 160)),
+        Design("fair_early", (EARLY,), 8, (10, 20, 40)),
     )
 }

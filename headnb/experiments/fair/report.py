@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headnb.experiments.fair.decision import LEVEL, MIN_RUNS
-from headnb.experiments.fair.descriptive import concentration_rows, specificity_of
-from headnb.experiments.fair.results import KINDS, read_long
+from headnb.experiments.fair.descriptive import concentration_rows, specificity_of, tuning_agreements
+from headnb.experiments.fair.results import KINDS, LONG, read_long, read_tracked
 from headnb.stats.rounding import fixed
 from headnb.storage.files import read_json
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
     from headnb.experiments.fair.decision import Decision, Rapid
     from headnb.experiments.fair.design import Design, Family
-    from headnb.experiments.fair.results import FairResults
+    from headnb.experiments.fair.results import FairResults, Tuning
 
 
 def results_page(
-    results: FairResults, design: Design, decisions: Sequence[Decision], rapid: Rapid, figures: Mapping[str, str]
+    results: FairResults,
+    design: Design,
+    decisions: Sequence[Decision],
+    rapid: Mapping[Tuning, Rapid],
+    figures: Mapping[str, str],
 ) -> str:
     """Markdown page: what is done, what is missing, the verdicts and the numbers behind them.
 
@@ -29,7 +33,7 @@ def results_page(
         results: compact results.
         design: the registered study.
         decisions: one for each family of the design.
-        rapid: the verdict on rapid change.
+        rapid: kind of tuning -> the verdict on rapid change.
         figures: question -> path of its figure, relative to the page.
     """
     primary = design.families[0]
@@ -45,17 +49,18 @@ def results_page(
     lines = [
         f"# Results of the registered study `{design.name}`",
         intro,
-        f"**Done**: {trained}, {rapid.seeds} of {MIN_RUNS} long trainings. {_rate(results)}",
+        f"**Done**: {trained}, {_long_trainings(rapid)}. {_rate(results)}",
         _missing(results, primary),
         "## Verdicts",
         *(_composition(family.target, decision) for family, decision in zip(design.families, decisions, strict=True)),
         _figure(figures, "composition", "Shares of the change beyond Z, with one-sided limits"),
-        _rapid(rapid),
+        *(_rapid(verdict, tuning) for tuning, verdict in rapid.items() if verdict.seeds or tuning == "lora"),
         _figure(figures, "half-times", "Steps to half of the change, for each length of the training"),
         "## Losses and exact match",
         about_losses,
         _losses(results, design.tasks),
-        *(["## Half-times", _half_times(results, primary.target)] if rapid.seeds else []),
+        *(_half_times(results, primary.target, tuning) for tuning, verdict in rapid.items() if verdict.seeds),
+        _agreement(results, primary.target),
         *_concentration(results, primary.tasks),
         _figure(figures, "concentration", "Change of the Gini coefficient, own minus shuffled answers"),
         *_specificity(results, primary.tasks),
@@ -107,8 +112,13 @@ def _figure(figures: Mapping[str, str], question: str, caption: str) -> str:
     return f"![{caption}]({figures[question]})" if question in figures else ""
 
 
-def _rapid(rapid: Rapid) -> str:
-    text = f"Rapid change: {rapid.verdict}."
+def _long_trainings(rapid: Mapping[Tuning, Rapid]) -> str:
+    full = f" and {rapid['full'].seeds} with full fine-tuning" if rapid["full"].seeds else ""
+    return f"{rapid['lora'].seeds} of {MIN_RUNS} long trainings{full}"
+
+
+def _rapid(rapid: Rapid, tuning: Tuning) -> str:
+    text = f"Rapid change{_with_full(tuning)}: {rapid.verdict}."
     for name, mean in (("Slope", rapid.slope), ("Log half-time over that of the loss", rapid.ahead)):
         if np.isfinite(mean.value):
             text += (
@@ -137,13 +147,58 @@ def _losses(results: FairResults, tasks: Sequence[str]) -> str:
     return _table(heading, rows) if rows else "No task has been scored yet."
 
 
-def _half_times(results: FairResults, target: str) -> str:
+def _half_times(results: FairResults, target: str, tuning: Tuning) -> str:
+    """Section on the long trainings of one kind of tuning."""
+    seeds = results.seeds(LONG[tuning], target)
     rows = [
         [f"{seed}", f"{row['length']:.0f}", _number(row["pattern"]), _number(row["loss"])]
-        for seed in results.seeds("long", target)
-        for row in read_long(results, target, seed)
+        for seed in seeds
+        for row in read_long(results, target, seed, tuning)
     ]
-    return _table(["seed", "length of the training", "half-time of the pattern", "half-time of the loss"], rows)
+    heading = ["seed", "length of the training", "half-time of the pattern", "half-time of the loss"]
+    tracked = [found for seed in seeds if (found := read_tracked(results, target, seed, tuning))]
+    parts = [f"## Half-times{_with_full(tuning)}", _table(heading, rows)]
+    if tracked:
+        parts += ["At each tracked step, one value for each seed:", _tracked(tracked)]
+    return "\n\n".join(parts)
+
+
+def _with_full(tuning: Tuning) -> str:
+    return " with full fine-tuning" if tuning == "full" else ""
+
+
+def _tracked(trainings: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    columns = {"loss": 3, "exact_match": 2} if all("exact_match" in one for one in trainings) else {"loss": 3}
+    rows = [
+        [
+            f"{step:.0f}",
+            *(", ".join(_number(one[name][index], digits) for one in trainings) for name, digits in columns.items()),
+        ]
+        for index, step in enumerate(trainings[0]["step"])
+    ]
+    return _table(["step", *(name.replace("_", " ") for name in columns)], rows)
+
+
+def _agreement(results: FairResults, target: str) -> str:
+    """Section that compares LoRA with full fine-tuning; empty without both."""
+    found = tuning_agreements(results, target)
+    if not found:
+        return ""
+    about = (
+        "Noise-corrected correlation over heads between the changes of the scale-free pattern in two long trainings: "
+        "mean over pairs of trainings, with the lowest and the highest pair. Descriptive: there is no verdict."
+    )
+    rows = [[f"{one.step}", *map(_mean_of_pairs, (one.lora, one.full, one.across))] for one in found]
+    heading = ["step", "two LoRA trainings", "two full fine-tunings", "LoRA and full"]
+    return "\n\n".join(["## LoRA and full fine-tuning", about, _table(heading, rows)])
+
+
+def _mean_of_pairs(values: Sequence[float]) -> str:
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return "–"
+    missing = f", {len(values) - len(known)} unknown" if len(known) < len(values) else ""
+    return f"{fixed(float(np.mean(known)))} ({fixed(min(known))} to {fixed(max(known))}{missing})"
 
 
 def _concentration(results: FairResults, tasks: Sequence[str]) -> list[str]:

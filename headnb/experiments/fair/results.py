@@ -8,7 +8,9 @@ place of samples in every analysis. Levels are stored as float16 relative to the
     <folder>/before/<task>.npz               the base model
     <folder>/own/<task>/seed<k>.npz          after training on the task
     <folder>/shuffled/<task>/seed<k>.npz     after training on its prompts with shuffled answers
-    <folder>/long/<task>/seed<k>.json        times to half of the change, in one long training
+    <folder>/long/<task>/seed<k>.json        times to half of the change, loss and exact match of one long LoRA training
+    <folder>/long/<task>/seed<k>.npz         its levels at every tracked step, as means over `LONG_GROUPS` groups
+    <folder>/long_full/...                   the same of full fine-tuning
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from headnb.stats.patterns import sample_levels
 from headnb.stats.scoring_revision import REVISION, SCORING_REVISION, check_revision
 from headnb.storage.checksums import report_corruption
 from headnb.storage.files import read_json, safe_file_name, write_json
+from headnb.tuning.study import EXACT_MATCH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +39,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["own", "shuffled"]
 KINDS: tuple[Kind, Kind] = ("own", "shuffled")
+Tuning = Literal["lora", "full"]
+LONG: dict[Tuning, str] = {"lora": "long", "full": "long_full"}
+"""Kind of tuning -> folder of its long trainings."""
 GROUPS = 16
+LONG_GROUPS = 8
 BESIDE_GROUPS = 2  # of the tasks that a model was not trained on
 _META = "meta"
 
@@ -48,9 +55,9 @@ class FairResults:
     folder: Path
 
     def path(self, kind: str, task: str, seed: int | None = None) -> Path:
-        """Path of one result; the base model has no seed."""
+        """Path of one result; the base model has no seed. Of a long training: its numbers."""
         name = safe_file_name(task)
-        ending = "json" if kind == "long" else "npz"
+        ending = "json" if kind in LONG.values() else "npz"
         return self.folder / kind / (f"{name}.npz" if seed is None else f"{name}/seed{seed}.{ending}")
 
     def before(self, task: str) -> xr.Dataset:
@@ -63,7 +70,8 @@ class FairResults:
 
     def seeds(self, kind: str, task: str) -> tuple[int, ...]:
         """Seeds of the complete trainings."""
-        paths = self.path(kind, task, 0).parent.glob("seed*")
+        path = self.path(kind, task, 0)
+        paths = path.parent.glob(f"seed*{path.suffix}")
         return tuple(sorted(int(path.stem.removeprefix("seed")) for path in paths))
 
     def paired_seeds(self, task: str) -> tuple[int, ...]:
@@ -93,13 +101,22 @@ class FairResults:
         levels = arrays["beside_level"][row] * arrays["beside_scale"][row]
         return _as_scores(levels, arrays["beside_loss"][row], evaluated)
 
+    def long_levels(self, tuning: Tuning, task: str, seed: int) -> np.ndarray | None:
+        """Levels of a long training (step, group, layer, head); None if it was made before levels were kept."""
+        path = self.path(LONG[tuning], task, seed).with_suffix(".npz")
+        if not path.exists():
+            return None
+        arrays, _ = self._read_file(path)
+        levels: np.ndarray = arrays["level"] * arrays["scale"]
+        return levels
+
     def meta(self, kind: str, task: str, seed: int | None) -> dict[str, Any]:
         """Settings, counts and numbers of one result."""
         return self._read(kind, task, seed)[1]
 
     def write(self, kind: str, task: str, seed: int | None, result: Compact) -> Path:
         """Write one result and return its path."""
-        path = self.path(kind, task, seed)
+        path = self.path(kind, task, seed).with_suffix(".npz")
         meta = {REVISION: SCORING_REVISION, "task": task, "seed": seed, **result.meta}
         with atomic_path(path, make_folder=True) as draft, draft.open("wb") as file:
             np.savez_compressed(file, **{_META: np.array(json.dumps(meta)), **result.arrays})  # type: ignore[arg-type]
@@ -205,15 +222,52 @@ def half_times(tuned: FineTuned, task: str, lengths: Sequence[int]) -> list[dict
 def write_long(
     results: FairResults, task: str, seed: int, tuned: FineTuned, lengths: Sequence[int], settings: Mapping[str, Any]
 ) -> Path:
-    """Write the half-times of a long training's prefixes."""
-    rows = half_times(tuned, task, lengths)
-    return write_json(results.path("long", task, seed), {**settings, "task": task, "seed": seed, "prefixes": rows})
+    """Write the half-times of a long training's prefixes, and what was tracked at each step.
+
+    Args:
+        results: compact results.
+        task: the trained task.
+        seed: seed of the training.
+        tuned: result of the training.
+        lengths: lengths of the prefixes in steps.
+        settings: settings of the training; `tuning` is the kind of tuning.
+    """
+    kind = LONG[settings["tuning"]]
+    scores = tuned.scores[task]
+    level, scale = _rounded(np.stack([grouped(one, LONG_GROUPS)["score"].to_numpy() for one in _steps_of(scores)]))
+    results.write(kind, task, seed, Compact({"level": level, "scale": scale}, settings))
+    study = tuned.study.sel(task=task)
+    tracked = {"step": study["step"], "loss": study["eval_loss"].round(6)}
+    if EXACT_MATCH in study:
+        tracked[EXACT_MATCH] = study[EXACT_MATCH].round(6)
+    numbers = {
+        **settings,
+        "task": task,
+        "seed": seed,
+        "prefixes": half_times(tuned, task, lengths),
+        "tracked": {name: values.to_numpy().tolist() for name, values in tracked.items()},
+    }
+    return write_json(results.path(kind, task, seed), numbers)
 
 
-def read_long(results: FairResults, task: str, seed: int) -> list[dict[str, float]]:
+def read_long(results: FairResults, task: str, seed: int, tuning: Tuning = "lora") -> list[dict[str, float]]:
     """The half-times that `write_long` wrote."""
-    stored = read_json(results.path("long", task, seed), "15_fair_timing")
+    stored = _long(results, task, seed, tuning)
     return [{key: np.nan if x is None else float(x) for key, x in row.items()} for row in stored["prefixes"]]
+
+
+def read_tracked(results: FairResults, task: str, seed: int, tuning: Tuning = "lora") -> dict[str, list[float]]:
+    """What `write_long` tracked: `step`, `loss` and, if answers were compared, `exact_match`; empty if not kept."""
+    tracked: dict[str, list[float]] = _long(results, task, seed, tuning).get("tracked", {})
+    return tracked
+
+
+def _long(results: FairResults, task: str, seed: int, tuning: Tuning) -> dict[str, Any]:
+    return read_json(results.path(LONG[tuning], task, seed), "15_fair_timing")
+
+
+def _steps_of(scores: xr.Dataset) -> list[xr.Dataset]:
+    return [scores.isel(step=index) for index in range(scores.sizes["step"])]
 
 
 def _rounded(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.errors import HeadnbError
+from headnb.errors import HeadnbError, unknown_name
 from headnb.experiments.fair.design import DESIGNS
 from headnb.experiments.fair.results import (
     GROUPS,
     KINDS,
+    LONG,
     Compact,
     FairResults,
     Kind,
+    Tuning,
     compact_scores,
     compact_tuned,
     write_long,
@@ -70,6 +72,8 @@ class FairStudy:
         rate_task: the task that chooses the learning rate.
         answers: generated answers per task, for the exact match.
         save_every: steps between two checkpoints.
+        tunings: kinds of tuning of the long trainings: "lora", "full".
+        full_rate: learning rate of full fine-tuning.
     """
 
     run_folder: str
@@ -90,6 +94,8 @@ class FairStudy:
     rate_task: str
     answers: int
     save_every: int
+    tunings: list[Tuning]
+    full_rate: float
 
     @cached_property
     def run(self) -> Run:
@@ -103,10 +109,8 @@ class FairStudy:
 
     @cached_property
     def loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Model and tokenizer, loaded on first use."""
-        from headnb.models.loading import load_model  # noqa: PLC0415
-
-        return load_model(self.model, dtype=self.dtype)
+        """Model and tokenizer, loaded on first use; no training changes this model."""
+        return self._load()
 
     @cached_property
     def samples(self) -> FairSamples:
@@ -174,21 +178,44 @@ class FairStudy:
         remove_folder(folder / "trainer")
 
     def train_long(self, task: str, seed: int) -> None:
-        """Train for the longest prefix of the design and write the times to half of the change, unless they exist."""
-        lengths = DESIGNS[self.design].prefixes
-        if self.compact.path("long", task, seed).exists():
-            return
-        steps = sorted({*self.track_steps, *lengths})
-        tracked = {task: load_task(self.samples.scored(task), n=min(self.n, self.n_long), seed=0)}
-        folder = self.run.folder / "long" / safe_file_name(task) / f"seed{seed}"
-        train, rate = self.samples.training(task), self.learning_rate()
-        seeded = training_seed(f"long {task}", seed)
-        tuned = self._finetune(train, rate, seeded, lengths[-1], tracked, folder, every=steps)
-        write_long(self.compact, task, seed, tuned, lengths, self._described(task) | {"learning_rate": rate})
+        """Train for the longest prefix of the design by each kind of tuning, and write what was tracked.
+
+        A training that has a result is not repeated.
+        """
+        for tuning in self.tunings:
+            if tuning not in LONG:
+                raise unknown_name("kind of tuning", tuning, LONG)
+            if not self.compact.path(LONG[tuning], task, seed).exists():
+                self._train_long(task, seed, tuning)
+
+    def _train_long(self, task: str, seed: int, tuning: Tuning) -> None:
+        lengths, full = DESIGNS[self.design].prefixes, tuning == "full"
+        samples = load_task(self.samples.scored(task), n=min(self.n, self.n_long), seed=0)
+        rate = self.full_rate if full else self.learning_rate()
+        tuned = self._finetune(
+            self.samples.training(task),
+            rate,
+            training_seed(f"long {task}", seed),
+            lengths[-1],
+            {task: samples},
+            self.run.folder / LONG[tuning] / safe_file_name(task) / f"seed{seed}",
+            every=sorted({*self.track_steps, *lengths}),
+            answers=min(self.answers, len(samples)) if self._compares_answers(task) else 0,
+            max_new_tokens=self.max_length // 2,
+            inplace=full,
+            model=self._load()[0] if full else None,
+        )
+        settings = self._described(task) | {"learning_rate": rate, "tuning": tuning}
+        write_long(self.compact, task, seed, tuned, lengths, settings)
 
     def mark_done(self, task: str, seed: int, numbers: Mapping[str, float], kind: str = "done") -> Path:
         """Write a small file to the run folder, which tells the suite that the compact results exist."""
         return write_json(self.run.folder / "fair" / kind / safe_file_name(task) / f"seed{seed}.json", numbers)
+
+    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        from headnb.models.loading import load_model  # noqa: PLC0415
+
+        return load_model(self.model, dtype=self.dtype)
 
     def _finetune(
         self,
@@ -199,12 +226,14 @@ class FairStudy:
         tracked: Any,
         folder: Path,
         every: list[int] | None = None,
+        model: PreTrainedModel | None = None,
+        **options: Any,
     ) -> FineTuned:
         from headnb.tuning.finetuning import finetune  # noqa: PLC0415
 
-        model, tokenizer = self.loaded
+        base, tokenizer = self.loaded
         return finetune(
-            model,
+            base if model is None else model,
             tokenizer,
             train,
             steps=steps,
@@ -218,6 +247,7 @@ class FairStudy:
             save_steps=self.save_every,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=WARMUP_STEPS,
+            **options,
         )
 
     def _held_out_loss(self, rate: float) -> float:
@@ -244,12 +274,15 @@ class FairStudy:
         """Exact match of greedy answers, for tasks whose answers can be compared."""
         from headnb.tuning.evaluation import evaluate  # noqa: PLC0415
 
-        card = known_tasks().get(task)
-        if not self.answers or card is None or card.answer == "none" or len(task_parts(task)) > 1:
+        if not self._compares_answers(task):
             return {}
         asked = load_task(self.samples.scored(task), n=min(self.answers, self.n), seed=0)
         found = evaluate(model, self.loaded[1], asked, max_new_tokens=self.max_length // 2)
         return {"exact_match": float(np.nanmean(found["exact_match"])), "answers": len(asked)}
+
+    def _compares_answers(self, task: str) -> bool:
+        card = known_tasks().get(task)
+        return bool(self.answers and card and card.answer != "none" and len(task_parts(task)) == 1)
 
     def _described(self, task: str) -> dict[str, Any]:
         names = ("dtype", "max_length", "steps", "batch_size")
