@@ -42,16 +42,19 @@ class PanelData:
     change: PanelData | None = None
 
     def text(self, name: str) -> str:
+        """A fact as text; empty if it is not known."""
         value = self.facts.get(name)
         return "" if value is None else str(value)
 
     def number(self, name: str) -> float | None:
+        """A fact as a finite number; None if it is not one."""
         value = self.facts.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             return None
         return float(value) if math.isfinite(value) else None
 
     def count(self, name: str) -> int | None:
+        """A fact as a whole number of 0 or more; None if it is not one."""
         number = self.number(name)
         return int(number) if number is not None and number >= 0 else None
 

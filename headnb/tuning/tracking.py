@@ -148,6 +148,7 @@ class HeadScoreCallback(TrainerCallback):
             "encoding": encoding,
         }
         self.answers = TrackedAnswers(answers, max_new_tokens)
+        """The answers that are compared at every tracked step."""
         self._with_movement = movement
         self._on_tracked = on_tracked
         self.collected = Study()

@@ -91,21 +91,29 @@ def _composition(target: str, decision: Decision) -> str:
     if not decision.shares:
         return verdict
     rows = [
-        [name, *(_number(limit[key]) for key in ("value", "low", "high")), _number(limit["p"], 4)]
+        [name, *(_number(limit[key]) for key in ("value", "low", "high")), _p_text(limit)]
         for name, limit in decision.shares.items()
     ]
     heading = ["share of e(Z)", "value", f"lower {decision.level:.1%} limit", "upper limit", "p over layers"]
     controls = {True: "found", False: "not found"}
-    checks = [
-        f"Upper {LEVEL:.0%} limit of the gain {_number(numbers['upper limit of the gain'])}",
-        f"residual reliability {_number(numbers['reliability'])}",
-        f"spike found in {_number(numbers['spike found'])} of simulated studies",
-        *(f"composition of the control {task} {controls[found]}" for task, found in numbers["controls found"].items()),
+    measured = {
+        f"upper {LEVEL:.0%} limit of the gain": numbers["upper limit of the gain"],
+        "residual reliability": numbers["reliability"],
+        "share of simulated studies in which the spike is found": numbers["spike found"],
+    }
+    checks = [f"{name} {_number(value) if np.isfinite(value) else 'unknown'}" for name, value in measured.items()]
+    checks += [
+        f"composition of the control {task} {controls[found]}" for task, found in numbers["controls found"].items()
     ]
     about = (
         "The gain beyond format is a share of e(Z) of AP(own) − AP(shuffled), the other rows are shares of e(Z) of dAP."
     )
-    return f"{verdict}\n\n{_table(heading, rows)}\n\n{about} {', '.join(checks)}."
+    return f"{verdict}\n\n{_table(heading, rows)}\n\n{about} Checks: {', '.join(checks)}."
+
+
+def _p_text(limit: Mapping[str, float]) -> str:
+    """The p-value of a share; a dash if the share is not known."""
+    return _number(limit["p"] if np.isfinite(limit["value"]) else None, 4)
 
 
 def _figure(figures: Mapping[str, str], question: str, caption: str) -> str:
