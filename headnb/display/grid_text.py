@@ -226,8 +226,8 @@ def loss_line(payload: Payload) -> str:
         f"{curve['label']} {format_number(curve['values'][0])} → {format_number(curve['values'][-1])} {curve['units']}"
         for curve in payload.get("curves", ())
     ]
-    words = ", ".join(lines)
-    return f"{words[0].upper()}{words[1:].rstrip()}." if words else ""
+    words = ", ".join(map(str.rstrip, lines))  # an exact match has no units
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def progress_line(payload: Payload) -> str:

@@ -52,7 +52,7 @@ class Scale(TypedDict):
 
 
 class Curve(TypedDict):
-    """A loss along training: `values` at `steps`, in ascending order."""
+    """A loss or an exact match (without units) along training: `values` at `steps`, in ascending order."""
 
     label: str
     units: str
@@ -143,7 +143,7 @@ class Payload(TypedDict):
     change_scale: NotRequired[Scale]
     """Ends of the diverging colour scale of the panels' changes."""
     curves: NotRequired[list[Curve]]
-    """Losses along training."""
+    """Losses and exact matches along training."""
     alpha: float | None
     interval_level: float
     columns: list[Column]

@@ -42,13 +42,16 @@ def study_changes(study: xr.Dataset) -> xr.Dataset | None:
 
 
 def loss_curves(study: xr.Dataset) -> list[Curve]:
-    """The training loss over the updates, and the loss on each tracked task over the tracked steps."""
+    """The training loss over the updates, and the loss and any exact match of each tracked task over the steps."""
     curves = []
     if "train_loss" in study:
-        curves.append(_curve("training loss", study["train_loss"], "update"))
-    if "eval_loss" in study:
-        losses = study["eval_loss"] if "task" in study["eval_loss"].dims else study["eval_loss"].expand_dims("task")
-        curves += [_curve(f"loss on {task.item()}", losses.sel(task=task), "step") for task in losses["task"]]
+        curves.append(_curve("training loss", study["train_loss"], "update", "nats"))
+    for name, words, units in (("eval_loss", "loss", "nats"), ("exact_match", "exact match", "")):
+        if name in study:
+            of_tasks = study[name] if "task" in study[name].dims else study[name].expand_dims("task")
+            curves += [
+                _curve(f"{words} on {task.item()}", of_tasks.sel(task=task), "step", units) for task in of_tasks["task"]
+            ]
     return [curve for curve in curves if curve["steps"]]
 
 
@@ -58,12 +61,12 @@ def _evidence(study: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
     return {field: study[name].sel(evidence=field, drop=True) for field in study["evidence"].values.tolist()}
 
 
-def _curve(label: str, losses: xr.DataArray, dim: str) -> Curve:
-    losses = losses.dropna(dim)
-    groups = np.array_split(np.arange(losses.size), min(losses.size, MAX_POINTS))
+def _curve(label: str, course: xr.DataArray, dim: str, units: str) -> Curve:
+    course = course.dropna(dim)
+    groups = np.array_split(np.arange(course.size), min(course.size, MAX_POINTS)) if course.size else []
     return {
         "label": label,
-        "units": "nats",
-        "steps": [float(losses[dim].values[group].mean()) for group in groups],
-        "values": [rounded(float(losses.values[group].mean()), 4) or 0.0 for group in groups],
+        "units": units,
+        "steps": [float(course[dim].values[group].mean()) for group in groups],
+        "values": [rounded(float(course.values[group].mean()), 4) or 0.0 for group in groups],
     }

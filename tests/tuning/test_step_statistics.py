@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import headnb
 import numpy as np
 import pytest
+from headnb.display.grid_text import loss_line
 from headnb.display.payload import payload
 from headnb.stats.patterns import evidence
 from headnb.tuning.study import Study, TrackedStep, read_study
@@ -90,6 +91,19 @@ def test_the_payload_has_changes_on_their_own_diverging_scale_and_the_losses() -
     assert tracked["steps"] == list(STEPS)
     assert len(training["steps"]) <= 400
     np.testing.assert_allclose(training["values"], 20.0 - np.array(training["steps"]) / 100, rtol=1e-3)
+
+
+def test_the_payload_has_the_exact_match_if_answers_are_compared() -> None:
+    study = study_of().dataset()
+    matches = np.linspace(0, 0.75, study.sizes["step"])
+    study["exact_match"] = (("step", "task"), matches[:, None])
+    made = payload(study)
+    *_, found = made["curves"]
+    assert (found["label"], found["units"]) == ("exact match on t", "")
+    assert found["values"] == pytest.approx(matches, abs=1e-4)
+    assert loss_line(made).endswith("exact match on t 0 → 0.750.")
+    study["exact_match"][:] = np.nan  # no answer of the task can be compared
+    assert [curve["label"] for curve in payload(study)["curves"]] == ["loss on t"]
 
 
 def test_recomputed_changes_are_not_drawn_as_tested() -> None:

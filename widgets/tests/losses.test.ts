@@ -30,6 +30,12 @@ describe("the loss chart", () => {
     }
     expect(shown.filter((text) => /^\d$/.test(text ?? "")).length).toBeGreaterThan(4); // labelled ticks
   });
+  test("names the exact match, which has no units, beside the losses", () => {
+    const matches = { label: "exact match on gsm8k", units: "", steps: [0, 2, 6], values: [0, 0.25, 0.5] };
+    const both = payload(1, 2, steps, { curves: [curve, matches] });
+    expect(words(lossChart(both, 1, theme, 600).scene)).toContain("loss (nats), exact match");
+    expect(lossWords(both, 2)).toBe("step 2, training loss 5.00 nats, exact match on gsm8k 0.250");
+  });
   test("marks the chosen step on the tracked curve, at the height of its value", () => {
     const flat = (marks: readonly Mark[]): Mark[] =>
       marks.flatMap((mark) => (mark.mark === "group" ? flat(mark.marks) : [mark]));

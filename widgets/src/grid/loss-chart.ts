@@ -1,4 +1,4 @@
-/** Loss curves of a training above the grid, with the steps that can be chosen. */
+/** Curves of the losses and exact matches of a training above the grid, with the steps that can be chosen. */
 
 import { FALL, RISE } from "./colours";
 import { coursesOf, stepOf } from "./courses";
@@ -23,13 +23,14 @@ export function lossChart(payload: Payload, front: number, theme: Theme, room: n
     ...curve,
     colour: i === 0 ? theme.ink : (COLOURS[i - 1] ?? ""),
   }));
-  const units = [...new Set(curves.map((curve) => curve.units))].join(", ");
+  const units = [...new Set(curves.map((curve) => curve.units))].filter(Boolean).join(", ");
+  const matches = units && curves.some((curve) => !curve.units) ? ", exact match" : "";
   const step = stepOf(payload, front);
   return lineChart(
     lines,
     {
       xLabel: "training step",
-      yLabel: units ? `loss (${units})` : "loss",
+      yLabel: units ? `loss (${units})${matches}` : "loss",
       width: Math.min(room, WIDEST),
       height: HEIGHT,
       marked: step,
