@@ -1,6 +1,5 @@
 /** A head grid on a page, used by the JupyterLab renderer, the live widget and the HTML page. */
 
-import { cellsBetween } from "../grid/distribution";
 import { cellsOf, namesOf, sameHeads } from "../grid/heads";
 import { type History, remembered } from "../grid/history";
 import type { Box } from "../grid/layout";
@@ -10,7 +9,6 @@ import type { Picture } from "../grid/picture";
 import { PayloadError, readPayload } from "../grid/reading";
 import type { Theme } from "../grid/scene";
 import { NOTHING, type Selection, selected } from "../grid/selection";
-import { largest } from "../grid/statistics";
 import { asTabs, tableRows } from "../grid/table";
 import {
   changed,
@@ -26,14 +24,12 @@ import {
 import { heading, number, progressLine, quantityWithUnits, subtitle } from "../grid/words";
 import { Aside } from "./aside";
 import { Chooser } from "./chooser";
-import { dataTable } from "./data-table";
-import { button, choice, element, fillChoice, show } from "./dom";
+import { element, show } from "./dom";
+import { Drawers } from "./drawers";
 import { LossSlider } from "./loss-slider";
-import { Options } from "./options";
-import { copy, type Form, recoloured, type SavedTheme, save } from "./save";
+import { copy } from "./save";
 import { SelectionBar } from "./selection-bar";
 import { guardKeys } from "./shortcuts";
-import { restoreSorting, sortingOf } from "./sortable";
 import { type Described, type Pointed, Stage } from "./stage";
 import { styledRoot, WIDE } from "./style";
 import { readTheme, sameTheme, watchTheme } from "./theme";
@@ -44,8 +40,6 @@ export interface GridEvents {
   readonly selected?: (names: string[]) => void;
 }
 
-const FORMS: readonly Form[] = ["png", "svg", "csv", "json"];
-const SAVED_THEMES: readonly SavedTheme[] = ["page", "light", "dark"];
 const KEYS =
   "Arrow keys move the cursor, Space selects a head, Shift Space its layer, Control Space this head of all layers, " +
   "Shift extends the selection, Control C copies it, Control Z undoes its last change. Escape closes the tooltip, " +
@@ -61,12 +55,15 @@ export class GridView {
   private readonly problem = element("div", { class: "error words", role: "alert" });
   private readonly warning = element("div", { class: "error words", role: "alert" });
   private readonly scroller = element("div", { class: "scroller" });
-  /** Drawers are filled only while they are open. */
-  private readonly drawers = {
-    Options: element("div", { class: "drawer", role: "group", "aria-label": "Options" }),
-    Table: element("div"),
-    Save: element("div", { class: "drawer", role: "group", "aria-label": "Save" }),
-  };
+  private readonly drawers = new Drawers({
+    change: (view) => this.change(view),
+    choose: (cells) => this.choose(cells),
+    front: () => this.front(),
+    drawn: () =>
+      this.picture && this.theme && { picture: this.picture, theme: this.theme, source: this.source },
+    copyTable: () => this.copyTable(),
+    opened: () => this.refreshDrawers(),
+  });
   private readonly body = element("div");
   private readonly pictures = element("div", { class: "body" });
   private readonly keys = element("div", { class: "unseen", id: "keys" }, KEYS);
@@ -86,7 +83,6 @@ export class GridView {
   private readonly size: ResizeObserver;
   private readonly unguard: () => void;
   private readonly unwatch: () => void;
-  private options: Options | null = null;
   private source: unknown = null;
   private payload: Payload | null = null;
   private view: View | null = null;
@@ -178,9 +174,8 @@ export class GridView {
   }
 
   private assemble(): void {
-    const { Options: options, Table: table, Save: saving } = this.drawers;
-    const tools = element("div", { class: "tools", role: "group", "aria-label": "Head grid" });
-    for (const [name, drawer] of Object.entries(this.drawers)) tools.append(this.toggle(name, drawer));
+    const { options, table, saving, buttons } = this.drawers;
+    const tools = element("div", { class: "tools", role: "group", "aria-label": "Head grid" }, ...buttons);
     this.scroller.append(this.stage.node);
     this.stage.node.setAttribute("aria-describedby", this.keys.id);
     this.pictures.append(this.scroller, this.aside.node);
@@ -194,20 +189,6 @@ export class GridView {
     show(this.problem, false);
     show(this.warning, false);
     styledRoot(this.host).replaceChildren(this.card);
-  }
-
-  private toggle(name: string, drawer: HTMLElement): HTMLButtonElement {
-    show(drawer, false);
-    const made = button(
-      name,
-      () => {
-        show(drawer, drawer.hidden);
-        made.setAttribute("aria-expanded", String(!drawer.hidden));
-        this.refreshDrawers();
-      },
-      { "aria-expanded": "false" },
-    );
-    return made;
   }
 
   private change(change: Partial<View>): void {
@@ -254,47 +235,7 @@ export class GridView {
   }
 
   private refreshDrawers(): void {
-    const { Options: options, Table: table, Save: saving } = this.drawers;
-    if (!options.hidden) this.refreshOptions(options);
-    this.refreshTable(table);
-    if (!saving.hidden && !saving.hasChildNodes()) saving.append(...this.saveButtons());
-  }
-
-  private refreshOptions(drawer: HTMLElement): void {
-    if (!this.payload || !this.shown) return;
-    this.options ??= new Options(drawer, {
-      change: (view) => this.change(view),
-      selectTop: (count) => this.choose(largest(this.front().values, count)),
-      selectSignificant: () =>
-        this.choose([...this.front().values.keys()].filter((cell) => this.front().significant?.[cell])),
-      selectBetween: (low, high) => this.choose(cellsBetween(this.front().values, low, high)),
-    });
-    this.options.refresh(this.payload, this.shown);
-  }
-
-  private refreshTable(drawer: HTMLElement): void {
-    const { scrollLeft = 0, scrollTop = 0 } = drawer.firstElementChild ?? {};
-    const sortings = [...drawer.querySelectorAll("table")].map(sortingOf);
-    drawer.replaceChildren(...(this.shown && !drawer.hidden ? [dataTable(this.shown)] : []));
-    const tables = drawer.querySelectorAll("table");
-    sortings.forEach((sorting, place) => {
-      restoreSorting(tables[place], sorting);
-    });
-    drawer.firstElementChild?.scrollTo(scrollLeft, scrollTop);
-  }
-
-  private saveButtons(): Node[] {
-    const theme = choice("Colours of saved pictures", () => {});
-    fillChoice(theme, ["colours of the page", "light", "dark"], 0);
-    const buttons = FORMS.map((form) =>
-      button(form.toUpperCase(), () => {
-        if (!this.picture || !this.theme) return;
-        const chosen = SAVED_THEMES[theme.selectedIndex] ?? "page";
-        void save(form, ...recoloured(this.picture, this.theme, chosen), this.source);
-      }),
-    );
-    const table = button("Copy as table", () => this.copyTable());
-    return [element("span", {}, element("span", { class: "name" }, "Save as"), ...buttons, theme), table];
+    if (this.payload && this.shown) this.drawers.refresh(this.payload, this.shown);
   }
 
   private draw(): void {
