@@ -191,14 +191,22 @@ def compact_tuned(after: xr.Dataset, beside: Mapping[str, xr.Dataset], tuned: Fi
 
 
 def _with_tracked(result: Compact, tuned: FineTuned, task: str) -> Compact:
-    tracked, scale = _rounded(tuned.study["level"].sel(task=task).to_numpy())
+    levels, scale = _rounded(tuned.study["level"].sel(task=task).to_numpy())
+    tracked = _tracked(tuned, task)
     meta = {
-        "tracked_steps": tuned.study["step"].to_numpy().tolist(),
-        "tracked_loss": tuned.study["eval_loss"].sel(task=task).to_numpy().round(6).tolist(),
+        "tracked_steps": tracked.pop("step"),
+        **{f"tracked_{name}": values for name, values in tracked.items()},
         "movement": tuned.study["movement"].mean("layer").to_numpy().round(8).tolist(),
         "half": half_times(tuned, task, (int(tuned.study["step"][-1]),)),
     }
-    return Compact({**result.arrays, "tracked_level": tracked, "tracked_scale": scale}, {**result.meta, **meta})
+    return Compact({**result.arrays, "tracked_level": levels, "tracked_scale": scale}, {**result.meta, **meta})
+
+
+def _tracked(tuned: FineTuned, task: str) -> dict[str, list[float]]:
+    """`step`, `loss` and, if answers were compared, `exact_match` of the tracked task."""
+    study = tuned.study.sel(task=task)
+    names = {"step": "step", "loss": "eval_loss", EXACT_MATCH: EXACT_MATCH}
+    return {name: study[of].to_numpy().round(6).tolist() for name, of in names.items() if of in study.variables}
 
 
 def half_times(tuned: FineTuned, task: str, lengths: Sequence[int]) -> list[dict[str, float]]:
@@ -236,17 +244,8 @@ def write_long(
     scores = tuned.scores[task]
     level, scale = _rounded(np.stack([grouped(one, LONG_GROUPS)["score"].to_numpy() for one in _steps_of(scores)]))
     results.write(kind, task, seed, Compact({"level": level, "scale": scale}, settings))
-    study = tuned.study.sel(task=task)
-    tracked = {"step": study["step"], "loss": study["eval_loss"].round(6)}
-    if EXACT_MATCH in study:
-        tracked[EXACT_MATCH] = study[EXACT_MATCH].round(6)
-    numbers = {
-        **settings,
-        "task": task,
-        "seed": seed,
-        "prefixes": half_times(tuned, task, lengths),
-        "tracked": {name: values.to_numpy().tolist() for name, values in tracked.items()},
-    }
+    about = {**settings, "task": task, "seed": seed}
+    numbers = {**about, "prefixes": half_times(tuned, task, lengths), "tracked": _tracked(tuned, task)}
     return write_json(results.path(kind, task, seed), numbers)
 
 

@@ -157,7 +157,7 @@ class FairStudy:
         folder = (self.run.paths.finetuning if kind == "own" else self.run.paths.shuffled)(task, seed)
         own = kind == "own"
         train = samples if own else samples.with_shuffled_answers(seed)
-        tracked = {task: self._first(task, self.n_tracked)} if own and self.n_tracked else []
+        tracked = {task: self._first(task, self.n_tracked)} if own and self.n_tracked else {}
         tuned = self._finetune(train, rate, training_seed(task, seed), self.steps, tracked, folder / "trainer")
         tuned.save(folder)
         accuracy: dict[str, Any] = {}
@@ -200,8 +200,6 @@ class FairStudy:
             {task: samples},
             self.run.folder / LONG[tuning] / safe_file_name(task) / f"seed{seed}",
             every=sorted({*self.track_steps, *lengths}),
-            answers=min(self.answers, len(samples)) if self._compares_answers(task) else 0,
-            max_new_tokens=self.max_length // 2,
             inplace=full,
             model=self._load()[0] if full else None,
         )
@@ -223,7 +221,7 @@ class FairStudy:
         rate: float,
         seed: int,
         steps: int,
-        tracked: Any,
+        tracked: Mapping[str, Task],
         folder: Path,
         every: list[int] | None = None,
         model: PreTrainedModel | None = None,
@@ -240,7 +238,9 @@ class FairStudy:
             batch_size=self.batch_size,
             learning_rate=rate,
             seed=seed,
-            track=tracked,
+            track=tracked or [],
+            answers=self.answers if tracked and all(map(self._compares_answers, tracked)) else 0,
+            max_new_tokens=self.max_length // 2,
             every=every or self.track_steps,
             output_dir=folder,
             resume=True,
@@ -255,7 +255,7 @@ class FairStudy:
 
         model, tokenizer = self.loaded
         train, held_out = self.samples.training(self.rate_task), self.samples.held_out(self.rate_task)
-        tuned = self._finetune(train, rate, RATE_SEED, self.steps, [], self.run.folder / "rate" / str(rate))
+        tuned = self._finetune(train, rate, RATE_SEED, self.steps, {}, self.run.folder / "rate" / str(rate))
         with tuned.applied(model) as tuned_model:
             return float(evaluate(tuned_model, tokenizer, held_out, answer="none")["loss"].mean())
 
