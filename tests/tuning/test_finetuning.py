@@ -206,9 +206,11 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path: Path) -> None:
         if progress.scoring is None and progress.step == 5:
             raise RuntimeError("killed")
 
-    options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True}
+    options: dict[str, Any] = {"steps": 6, "track": HELD_OUT, "online": True, "answers": 2, "max_new_tokens": 3}
     with pytest.raises(RuntimeError):
         short_finetuning(tiny_model(), output_dir=tmp_path / "b", on_progress=stop, **options)
+    with pytest.raises(HeadnbError, match="answers 2, not 3"):
+        short_finetuning(tiny_model(), output_dir=tmp_path / "b", resume=True, **options | {"answers": 3})
     with pytest.raises(HeadnbError, match="continue it with resume=True"):
         short_finetuning(tiny_model(), output_dir=tmp_path / "b", **options)
     with pytest.raises(HeadnbError, match="seed 0, not 1"):
