@@ -22,7 +22,7 @@ from headnb.display.footer import add_footer, evidence_fields
 from headnb.display.panel_data import panels_of
 from headnb.display.panel_statistics import rounded
 from headnb.display.payload_types import Cells
-from headnb.display.study_panels import loss_curves
+from headnb.display.study_panels import study_curves
 from headnb.display.text_notes import text_notes
 from headnb.errors import HeadnbError
 from headnb.stats.patterns import HEADS
@@ -94,7 +94,7 @@ def payload(data: object, *, title: str = "", progress: Progress | None = None) 
     result |= cast("Payload", chosen)
     if changes:
         _add_changes(result, grids)
-    if isinstance(data, xr.Dataset) and "level" in data and (curves := loss_curves(data)):
+    if isinstance(data, xr.Dataset) and "level" in data and (curves := study_curves(data)):
         result["curves"] = curves
     add_footer(result)
     if progress is not None:

@@ -41,7 +41,7 @@ def study_changes(study: xr.Dataset) -> xr.Dataset | None:
     return cells.assign_coords(_evidence(study, "change_evidence")).assign_attrs(attrs)
 
 
-def loss_curves(study: xr.Dataset) -> list[Curve]:
+def study_curves(study: xr.Dataset) -> list[Curve]:
     """The training loss over the updates, and the loss and any exact match of each tracked task over the steps."""
     curves = []
     if "train_loss" in study:

@@ -30,7 +30,8 @@ export interface DrawerActions {
   /** Null while nothing is drawn. */
   readonly drawn: () => Drawn | null;
   readonly copyTable: () => void;
-  readonly opened: () => void;
+  /** Called after a drawer was opened or closed. */
+  readonly toggled: () => void;
 }
 
 /** A drawer is filled only while it is open. */
@@ -63,7 +64,7 @@ export class Drawers {
       () => {
         show(drawer, drawer.hidden);
         made.setAttribute("aria-expanded", String(!drawer.hidden));
-        this.actions.opened();
+        this.actions.toggled();
       },
       { "aria-expanded": "false" },
     );

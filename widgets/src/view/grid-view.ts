@@ -62,7 +62,7 @@ export class GridView {
     drawn: () =>
       this.picture && this.theme && { picture: this.picture, theme: this.theme, source: this.source },
     copyTable: () => this.copyTable(),
-    opened: () => this.refreshDrawers(),
+    toggled: () => this.refreshDrawers(),
   });
   private readonly body = element("div");
   private readonly pictures = element("div", { class: "body" });
