@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from headnb.experiments.fair.decision import Rapid, Study, decide_rapid, holm
-from headnb.experiments.fair.design import DESIGNS, Design
+from headnb.experiments.fair.design import DESIGNS, Design, Tuning
 from headnb.experiments.fair.figures import write_figures
 from headnb.experiments.fair.report import results_page
-from headnb.experiments.fair.results import LONG, FairResults, Tuning, read_long
+from headnb.experiments.fair.results import LONG, FairResults, read_long
 from headnb.experiments.fair.study import reduce_run
 from headnb.experiments.folder import Run
 from headnb.storage.files import write_json

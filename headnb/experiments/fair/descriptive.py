@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headnb.analysis.task_specificity import Specificity
-    from headnb.experiments.fair.results import FairResults, Tuning
+    from headnb.experiments.fair.design import Tuning
+    from headnb.experiments.fair.results import FairResults
     from headnb.stats.descriptive import Array
 
 BESIDE_SAMPLES = 24  # `n_beside` of the profile `fair`

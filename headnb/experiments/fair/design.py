@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+Tuning = Literal["lora", "full"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class Design:
         families: tests of composition; the target of the first has the long trainings.
         steps: length of a training.
         prefixes: lengths in steps of a long training's prefixes.
+        tunings: kinds of tuning of the long trainings.
     """
 
     name: str
     families: tuple[Family, ...]
     steps: int
     prefixes: tuple[int, ...]
+    tunings: tuple[Tuning, ...] = ("lora",)
 
     @property
     def results(self) -> Path:
@@ -86,6 +91,6 @@ DESIGNS = {
         Design("fair", (PRIMARY, PROCEDURAL), 120, (20, 40, 80, 120, 200, 400)),
         Design("fair_small", (SMALL,), 40, (10, 20, 40, 80, 160)),
         Design("fair_words", (WORDS,), 40, (10, 20, 40, 80, 160)),
-        Design("fair_early", (EARLY,), 8, (10, 20, 40)),
+        Design("fair_early", (EARLY,), 8, (10, 20, 40), ("lora", "full")),
     )
 }

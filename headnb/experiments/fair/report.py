@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from headnb.experiments.fair.decision import Decision, Rapid
-    from headnb.experiments.fair.design import Design, Family
-    from headnb.experiments.fair.results import FairResults, Tuning
+    from headnb.experiments.fair.design import Design, Tuning
+    from headnb.experiments.fair.results import FairResults
 
 
 def results_page(
@@ -50,7 +50,7 @@ def results_page(
         f"# Results of the registered study `{design.name}`",
         intro,
         f"**Done**: {trained}, {_long_trainings(rapid)}. {_rate(results)}",
-        _missing(results, primary),
+        _missing(results, design),
         "## Verdicts",
         *(_composition(family.target, decision) for family, decision in zip(design.families, decisions, strict=True)),
         _figure(figures, "composition", "Shares of the change beyond Z, with one-sided limits"),
@@ -78,9 +78,11 @@ def _rate(results: FairResults) -> str:
     return f"Learning rate: {chosen} (held-out loss of {rate['task']}: {losses})."
 
 
-def _missing(results: FairResults, family: Family) -> str:
+def _missing(results: FairResults, design: Design) -> str:
+    family = design.families[0]
     counts = {task: [MIN_RUNS - len(results.seeds(kind, task)) for kind in KINDS] for task in family.tasks} | {
-        f"{family.target}, long": [MIN_RUNS - len(results.seeds("long", family.target))]
+        f"{family.target}, long{_with_full(tuning)}": [MIN_RUNS - len(results.seeds(LONG[tuning], family.target))]
+        for tuning in design.tunings
     }
     texts = [f"{task} ({' and '.join(str(max(0, n)) for n in few)})" for task, few in counts.items() if max(few) > 0]
     return f"**Missing** (trainings on own and on shuffled answers): {', '.join(texts)}." if texts else ""

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from headnb.experiments.fair.design import Tuning
     from headnb.tuning.result import FineTuned
 
 Kind = Literal["own", "shuffled"]
 KINDS: tuple[Kind, Kind] = ("own", "shuffled")
-Tuning = Literal["lora", "full"]
 LONG: dict[Tuning, str] = {"lora": "long", "full": "long_full"}
 """Kind of tuning -> folder of its long trainings."""
 GROUPS = 16

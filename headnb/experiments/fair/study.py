@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headnb.errors import HeadnbError, unknown_name
+from headnb.errors import HeadnbError
 from headnb.experiments.fair.design import DESIGNS
 from headnb.experiments.fair.results import (
     GROUPS,
@@ -25,7 +25,6 @@ from headnb.experiments.fair.results import (
     Compact,
     FairResults,
     Kind,
-    Tuning,
     compact_scores,
     compact_tuned,
     write_long,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from headnb.experiments.fair.design import Tuning
     from headnb.tasks.loading import Task
     from headnb.tuning.result import FineTuned
 
@@ -72,7 +72,6 @@ class FairStudy:
         rate_task: the task that chooses the learning rate.
         answers: generated answers per task, for the exact match.
         save_every: steps between two checkpoints.
-        tunings: kinds of tuning of the long trainings: "lora", "full".
         full_rate: learning rate of full fine-tuning.
     """
 
@@ -94,7 +93,6 @@ class FairStudy:
     rate_task: str
     answers: int
     save_every: int
-    tunings: list[Tuning]
     full_rate: float
 
     @cached_property
@@ -178,13 +176,11 @@ class FairStudy:
         remove_folder(folder / "trainer")
 
     def train_long(self, task: str, seed: int) -> None:
-        """Train for the longest prefix of the design by each kind of tuning, and write what was tracked.
+        """Train for the longest prefix of the design by each of its kinds of tuning, and write what was tracked.
 
         A training that has a result is not repeated.
         """
-        for tuning in self.tunings:
-            if tuning not in LONG:
-                raise unknown_name("kind of tuning", tuning, LONG)
+        for tuning in DESIGNS[self.design].tunings:
             if not self.compact.path(LONG[tuning], task, seed).exists():
                 self._train_long(task, seed, tuning)
 
